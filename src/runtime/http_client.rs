@@ -1,0 +1,125 @@
+//! The one door to the network: a body type, a client, and the seam where tests put a scripted far side.
+//!
+//! Never follows a redirect, never honours a proxy variable, verifies every certificate. Knows nothing of what is asked.
+//! `tls.rs` says which roots are trusted; `upstream.rs` is the typed door for forwarded calls.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::single_flight::BoxFuture;
+
+/// Any error that ended a body.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Every body in this program: streamed, never read unless a step says so.
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// A body without bytes.
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// A body that is at hand.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+pub enum SendFault {
+    /// No connection: name not found, refused, TLS not verified.
+    #[error("could not connect")]
+    Connect(#[source] BoxError),
+    /// The stated time ran out.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The connection was made and broke, or the answer was not HTTP.
+    #[error("the connection broke")]
+    Broken(#[source] BoxError),
+}
+
+/// Sends one request and gives the head of the answer.
+pub trait HttpSend: Send + Sync {
+    /// Streams the request out and returns once the head of the answer is there.
+    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, SendFault>>;
+}
+
+/// What the client is allowed to take.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientLimits {
+    /// Time to a connection, TLS included.
+    pub connect_time: Duration,
+    /// Time from the whole request to the head of the answer.
+    pub response_head_time: Duration,
+    /// How long an idle connection is kept.
+    pub idle_connection_time: Duration,
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connect_time: Duration::from_secs(5),
+            response_head_time: Duration::from_secs(300),
+            idle_connection_time: Duration::from_secs(60),
+        }
+    }
+}
+
+/// The real client: HTTP/1.1 with a pool, over TLS by rustls or, to loopback, in the clear.
+pub struct HyperSend {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+    limits: ClientLimits,
+}
+
+impl HyperSend {
+    /// A client that trusts what `tls` trusts.
+    pub fn new(tls: rustls::ClientConfig, limits: ClientLimits) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(limits.connect_time));
+        connector.set_nodelay(true);
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(limits.idle_connection_time)
+            .http1_max_headers(200)
+            .build(https);
+        Self { client, limits }
+    }
+}
+
+impl HttpSend for HyperSend {
+    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, SendFault>> {
+        Box::pin(async move {
+            let limit = self.limits.response_head_time;
+            match tokio::time::timeout(limit, self.client.request(request)).await {
+                Ok(Ok(response)) => {
+                    Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+                }
+                Ok(Err(fault)) if fault.is_connect() => Err(SendFault::Connect(fault.into())),
+                Ok(Err(fault)) => Err(SendFault::Broken(fault.into())),
+                Err(_) => Err(SendFault::Timeout(limit)),
+            }
+        })
+    }
+}
+
+/// Reads a body that must be small, such as a key set or a token answer.
+///
+/// # Errors
+/// When it is longer than `bytes_max` or breaks off.
+pub async fn read_limited(body: Body, bytes_max: usize) -> Result<Bytes, BoxError> {
+    Ok(Limited::new(body, bytes_max).collect().await?.to_bytes())
+}

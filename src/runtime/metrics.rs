@@ -1,0 +1,535 @@
+//! Prometheus metrics, typed: every label value comes from an enum, a constant or the name of a route (PRODUCT 8).
+//!
+//! No label ever holds a user, a path or a token. The registry is private, so that the library could be swapped here alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Which side of the sidecar a request came in on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the front door to the agent.
+    Inbound,
+    /// From the agent to the workspace.
+    Outbound,
+}
+
+impl Direction {
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// Seconds: from a local answer to the longest that a platform request may take.
+const DURATION_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+];
+/// Seconds: the sidecar's own share is far below a millisecond.
+const OVERHEAD_BUCKETS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0,
+];
+
+/// All handles. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Handles>);
+
+struct Handles {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    overhead_inbound: Histogram,
+    overhead_outbound: Histogram,
+    inflight: IntGaugeVec,
+    denials: IntCounterVec,
+    verifications: IntCounterVec,
+    jwks_fetches: IntCounterVec,
+    credential_fetches: IntCounterVec,
+    credential_expiry: GaugeVec,
+    sessions: IntGauge,
+    sessions_opened: IntCounter,
+    audit_records: IntCounterVec,
+    audit_failures: IntCounter,
+    policy_reloads: IntCounterVec,
+    policy_starter: IntGauge,
+    panics: IntCounter,
+    process: Process,
+}
+
+struct Process {
+    cpu: Gauge,
+    resident: IntGauge,
+    virtual_memory: IntGauge,
+    open_fds: IntGauge,
+    max_fds: IntGauge,
+    threads: IntGauge,
+    start_time: Gauge,
+}
+
+/// What a finished request counts as.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestLabels<'a> {
+    /// Which side.
+    pub direction: Direction,
+    /// The route's name, `none` without one.
+    pub route: &'a str,
+    /// `app`, `user` or `none`.
+    pub identity: &'static str,
+    /// `allow` or `deny`.
+    pub decision: &'static str,
+    /// The status as answered.
+    pub code: u16,
+}
+
+impl Metrics {
+    /// A fresh registry with every metric of PRODUCT 8 in it.
+    ///
+    /// # Errors
+    /// Only if two metrics had one name, which a test rules out.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(None, None)?;
+        let r = &registry;
+        let overhead = histogram_vec(
+            r,
+            "valetkey_overhead_seconds",
+            "The sidecar's own share of a request.",
+            &["direction"],
+            OVERHEAD_BUCKETS,
+        )?;
+        let build = int_gauge_vec(
+            r,
+            "valetkey_build_info",
+            "Constant 1, labelled with the version.",
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let handles = Handles {
+            requests: counter_vec(
+                r,
+                "valetkey_requests_total",
+                "Requests answered.",
+                &["direction", "route", "identity", "decision", "code"],
+            )?,
+            duration: histogram_vec(
+                r,
+                "valetkey_request_duration_seconds",
+                "From the head of the request to the end of the answer.",
+                &["direction", "route"],
+                DURATION_BUCKETS,
+            )?,
+            overhead_inbound: overhead.with_label_values(&["inbound"]),
+            overhead_outbound: overhead.with_label_values(&["outbound"]),
+            inflight: int_gauge_vec(
+                r,
+                "valetkey_inflight_requests",
+                "Requests being served.",
+                &["direction"],
+            )?,
+            denials: counter_vec(
+                r,
+                "valetkey_denials_total",
+                "Refusals by reason.",
+                &["reason"],
+            )?,
+            verifications: counter_vec(
+                r,
+                "valetkey_token_verifications_total",
+                "User tokens verified or refused.",
+                &["result"],
+            )?,
+            jwks_fetches: counter_vec(
+                r,
+                "valetkey_jwks_fetches_total",
+                "Fetches of the issuer's keys.",
+                &["result"],
+            )?,
+            credential_fetches: counter_vec(
+                r,
+                "valetkey_credential_fetches_total",
+                "Calls to the token endpoint.",
+                &["kind", "result"],
+            )?,
+            credential_expiry: gauge_vec(
+                r,
+                "valetkey_credential_expiry_timestamp_seconds",
+                "When the newest credential of a kind ends, Unix time.",
+                &["kind"],
+            )?,
+            sessions: register(r, IntGauge::new("valetkey_sessions", "Live sessions.")?)?,
+            sessions_opened: register(
+                r,
+                IntCounter::new("valetkey_sessions_opened_total", "Sessions opened.")?,
+            )?,
+            audit_records: counter_vec(
+                r,
+                "valetkey_audit_records_total",
+                "Audit records written.",
+                &["event"],
+            )?,
+            audit_failures: register(
+                r,
+                IntCounter::new(
+                    "valetkey_audit_failures_total",
+                    "Audit records that could not be written.",
+                )?,
+            )?,
+            policy_reloads: counter_vec(
+                r,
+                "valetkey_policy_reloads_total",
+                "Policy loads after the start.",
+                &["result"],
+            )?,
+            policy_starter: register(
+                r,
+                IntGauge::new(
+                    "valetkey_policy_starter",
+                    "1 while the built-in starter policy is in force.",
+                )?,
+            )?,
+            panics: register(
+                r,
+                IntCounter::new("valetkey_panics_total", "Panics caught in a request.")?,
+            )?,
+            process: Process::register(r)?,
+            registry,
+        };
+        Ok(Self(Arc::new(handles)))
+    }
+
+    /// A request ended: one count and one duration.
+    pub fn request(&self, labels: RequestLabels<'_>, duration: Duration) {
+        let direction = labels.direction.as_str();
+        let mut digits = [0u8; 3];
+        let code = status_text(labels.code, &mut digits);
+        self.0
+            .requests
+            .with_label_values(&[
+                direction,
+                labels.route,
+                labels.identity,
+                labels.decision,
+                code,
+            ])
+            .inc();
+        self.0
+            .duration
+            .with_label_values(&[direction, labels.route])
+            .observe(duration.as_secs_f64());
+    }
+
+    /// The time spent in the sidecar itself, waiting for neither peer.
+    pub fn overhead(&self, direction: Direction, own: Duration) {
+        match direction {
+            Direction::Inbound => self.0.overhead_inbound.observe(own.as_secs_f64()),
+            Direction::Outbound => self.0.overhead_outbound.observe(own.as_secs_f64()),
+        }
+    }
+
+    /// The gauge of requests in flight on one side.
+    pub fn inflight(&self, direction: Direction) -> IntGauge {
+        self.0.inflight.with_label_values(&[direction.as_str()])
+    }
+
+    /// A refusal; `reason` is one of the closed list in `proxy/error.rs` and `domain/policy.rs`.
+    pub fn denial(&self, reason: &'static str) {
+        self.0.denials.with_label_values(&[reason]).inc();
+    }
+
+    /// A token was verified (`ok`, `cached`) or refused (the code of a `TokenFault`).
+    pub fn verification(&self, result: &'static str) {
+        self.0.verifications.with_label_values(&[result]).inc();
+    }
+
+    /// The key set was fetched: `ok` or a failure code.
+    pub fn jwks_fetch(&self, result: &'static str) {
+        self.0.jwks_fetches.with_label_values(&[result]).inc();
+    }
+
+    /// The token endpoint was asked: kind `app` or `exchange`, result `ok` or a failure code.
+    pub fn credential_fetch(&self, kind: &'static str, result: &'static str) {
+        self.0
+            .credential_fetches
+            .with_label_values(&[kind, result])
+            .inc();
+    }
+
+    /// When the newest credential of a kind ends, in seconds since the epoch.
+    pub fn credential_expiry(&self, kind: &'static str, at: f64) {
+        self.0.credential_expiry.with_label_values(&[kind]).set(at);
+    }
+
+    /// The number of live sessions.
+    pub fn sessions(&self, live: usize) {
+        self.0.sessions.set(i64::try_from(live).unwrap_or(i64::MAX));
+    }
+
+    /// A session was opened.
+    pub fn session_opened(&self) {
+        self.0.sessions_opened.inc();
+    }
+
+    /// A record of this event was written.
+    pub fn audit_record(&self, event: &'static str) {
+        self.0.audit_records.with_label_values(&[event]).inc();
+    }
+
+    /// A record could not be written.
+    pub fn audit_failure(&self) {
+        self.0.audit_failures.inc();
+    }
+
+    /// The policy was reloaded: `ok` or `refused`.
+    pub fn policy_reload(&self, result: &'static str) {
+        self.0.policy_reloads.with_label_values(&[result]).inc();
+    }
+
+    /// Whether the built-in starter policy is in force.
+    pub fn policy_starter(&self, in_force: bool) {
+        self.0.policy_starter.set(i64::from(in_force));
+    }
+
+    /// A panic was caught.
+    pub fn panic(&self) {
+        self.0.panics.inc();
+    }
+
+    /// The text exposition, with the process family read afresh.
+    pub fn render(&self) -> String {
+        self.0.process.refresh();
+        let mut text = String::new();
+        // Writing into a String fails only for a metric without a name, which the registry refuses.
+        let _ = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);
+        text
+    }
+}
+
+/// Three digits without an allocation.
+fn status_text(code: u16, digits: &mut [u8; 3]) -> &str {
+    let code = code.clamp(100, 999);
+    for (digit, divisor) in digits.iter_mut().zip([100, 10, 1]) {
+        *digit = b'0' + u8::try_from(code / divisor % 10).unwrap_or_default();
+    }
+    std::str::from_utf8(digits).unwrap_or("000")
+}
+
+impl Process {
+    fn register(r: &Registry) -> Result<Self, prometheus::Error> {
+        let this = Self {
+            cpu: register(
+                r,
+                Gauge::new(
+                    "process_cpu_seconds_total",
+                    "Total user and system CPU time spent in seconds.",
+                )?,
+            )?,
+            resident: register(
+                r,
+                IntGauge::new(
+                    "process_resident_memory_bytes",
+                    "Resident memory size in bytes.",
+                )?,
+            )?,
+            virtual_memory: register(
+                r,
+                IntGauge::new(
+                    "process_virtual_memory_bytes",
+                    "Virtual memory size in bytes.",
+                )?,
+            )?,
+            open_fds: register(
+                r,
+                IntGauge::new("process_open_fds", "Number of open file descriptors.")?,
+            )?,
+            max_fds: register(
+                r,
+                IntGauge::new(
+                    "process_max_fds",
+                    "Maximum number of open file descriptors.",
+                )?,
+            )?,
+            threads: register(
+                r,
+                IntGauge::new("process_threads", "Number of OS threads in the process.")?,
+            )?,
+            start_time: register(
+                r,
+                Gauge::new(
+                    "process_start_time_seconds",
+                    "Start time of the process since unix epoch in seconds.",
+                )?,
+            )?,
+        };
+        this.refresh();
+        Ok(this)
+    }
+
+    /// Reads procfs (proc(5)); where a file is not readable its gauges keep their last value.
+    fn refresh(&self) {
+        /// Kernel clock ticks per second and bytes per page: fixed at these values on every Linux that Rust supports.
+        const TICKS: f64 = 100.0;
+        const PAGE: i64 = 4096;
+        if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
+            // The second field is the command in parentheses and may hold blanks; count from behind it.
+            let fields: Vec<&str> = stat
+                .rsplit_once(')')
+                .map(|(_, rest)| rest.split_whitespace().collect())
+                .unwrap_or_default();
+            let number = |i: usize| {
+                fields
+                    .get(i)
+                    .and_then(|f| f.parse::<f64>().ok())
+                    .unwrap_or_default()
+            };
+            let whole = |i: usize| {
+                fields
+                    .get(i)
+                    .and_then(|f| f.parse::<i64>().ok())
+                    .unwrap_or_default()
+            };
+            self.cpu.set((number(11) + number(12)) / TICKS);
+            self.threads.set(whole(17));
+            self.virtual_memory.set(whole(20));
+            self.resident.set(whole(21) * PAGE);
+            let boot = std::fs::read_to_string("/proc/stat").ok();
+            let boot = boot
+                .as_deref()
+                .and_then(|s| s.lines().find_map(|l| l.strip_prefix("btime ")))
+                .and_then(|b| b.trim().parse::<f64>().ok());
+            if let Some(boot) = boot {
+                self.start_time.set(boot + number(19) / TICKS);
+            }
+        }
+        if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+            self.open_fds
+                .set(i64::try_from(entries.count()).unwrap_or(i64::MAX));
+        }
+        if let Ok(limits) = std::fs::read_to_string("/proc/self/limits") {
+            let soft = limits
+                .lines()
+                .find_map(|l| l.strip_prefix("Max open files"))
+                .and_then(|l| l.split_whitespace().next());
+            if let Some(soft) = soft.and_then(|s| s.parse().ok()) {
+                self.max_fds.set(soft);
+            }
+        }
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter_vec(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntCounterVec, prometheus::Error> {
+    register(r, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge_vec(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<GaugeVec, prometheus::Error> {
+    register(r, GaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn int_gauge_vec(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> Result<IntGaugeVec, prometheus::Error> {
+    register(r, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram_vec(
+    r: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    buckets: &[f64],
+) -> Result<HistogramVec, prometheus::Error> {
+    register(
+        r,
+        HistogramVec::new(
+            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
+            labels,
+        )?,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_contract_is_exported() {
+        let metrics = Metrics::new().unwrap();
+        let labels = RequestLabels {
+            direction: Direction::Outbound,
+            route: "r",
+            identity: "app",
+            decision: "allow",
+            code: 200,
+        };
+        metrics.request(labels, Duration::from_millis(3));
+        metrics.overhead(Direction::Inbound, Duration::from_micros(80));
+        metrics.inflight(Direction::Inbound).inc();
+        metrics.denial("no_route");
+        metrics.verification("ok");
+        metrics.jwks_fetch("ok");
+        metrics.credential_fetch("app", "ok");
+        metrics.credential_expiry("app", 1.0);
+        metrics.session_opened();
+        metrics.sessions(3);
+        metrics.audit_record("intent");
+        metrics.policy_reload("ok");
+        let text = metrics.render();
+        for name in [
+            "valetkey_requests_total{code=\"200\",decision=\"allow\",direction=\"outbound\",identity=\"app\",route=\"r\"} 1",
+            "valetkey_request_duration_seconds_bucket{direction=\"outbound\",route=\"r\"",
+            "valetkey_overhead_seconds_bucket{direction=\"inbound\"",
+            "valetkey_inflight_requests{direction=\"inbound\"} 1",
+            "valetkey_denials_total{reason=\"no_route\"} 1",
+            "valetkey_token_verifications_total{result=\"ok\"} 1",
+            "valetkey_jwks_fetches_total{result=\"ok\"} 1",
+            "valetkey_credential_fetches_total{kind=\"app\",result=\"ok\"} 1",
+            "valetkey_credential_expiry_timestamp_seconds{kind=\"app\"} 1",
+            "valetkey_sessions 3",
+            "valetkey_sessions_opened_total 1",
+            "valetkey_audit_records_total{event=\"intent\"} 1",
+            "valetkey_audit_failures_total 0",
+            "valetkey_policy_reloads_total{result=\"ok\"} 1",
+            "valetkey_build_info{version=",
+            "process_resident_memory_bytes",
+            "process_open_fds",
+            "process_cpu_seconds_total",
+            "process_start_time_seconds",
+        ] {
+            assert!(text.contains(name), "{name} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn status_labels_are_three_digits() {
+        let mut digits = [0u8; 3];
+        assert_eq!(status_text(200, &mut digits), "200");
+        assert_eq!(status_text(504, &mut digits), "504");
+    }
+}
