@@ -11,6 +11,7 @@ pub mod domain {
     pub mod route;
     pub mod scope;
     pub mod secret;
+    pub mod strict_json;
 }
 
 /// Floor 2: what remembers or talks.
