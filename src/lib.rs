@@ -7,11 +7,13 @@ pub mod domain {
     pub mod alias;
     pub mod clock;
     pub mod identity;
+    pub mod jwks;
     pub mod problem;
     pub mod route;
     pub mod scope;
     pub mod secret;
     pub mod strict_json;
+    pub mod token;
 }
 
 /// Floor 2: what remembers or talks.

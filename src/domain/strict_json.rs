@@ -55,7 +55,7 @@ pub fn parse(bytes: &[u8], depth_max: usize) -> Result<Value, JsonFault> {
         fault: &ours,
     };
     let value = seed.deserialize(&mut reader).map_err(|theirs| {
-        ours.get().unwrap_or(JsonFault::Syntax {
+        ours.get().unwrap_or_else(|| JsonFault::Syntax {
             line: theirs.line(),
             column: theirs.column(),
         })
