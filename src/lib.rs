@@ -18,8 +18,11 @@ pub mod domain {
 
 /// Floor 2: what remembers or talks.
 pub mod runtime {
+    pub mod discovery;
     pub mod http_client;
+    pub mod key_store;
     pub mod metrics;
     pub mod single_flight;
     pub mod tls;
+    pub mod verifier;
 }

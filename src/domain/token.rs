@@ -229,6 +229,7 @@ pub fn verify(
             .unwrap_or_else(|| token.digest.short()),
         claims,
         digest: token.digest,
+        bytes: token.secret.expose().len(),
         secret: Arc::clone(&token.secret),
     };
     verified.check_time(now)?;
@@ -244,6 +245,7 @@ pub struct VerifiedToken {
     kid: String,
     key: Digest,
     digest: Digest,
+    bytes: usize,
     secret: Arc<Secret>,
 }
 
@@ -293,6 +295,11 @@ impl VerifiedToken {
         self.digest
     }
 
+    /// The length of the token itself, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The token itself.
     pub fn secret(&self) -> &Arc<Secret> {
         &self.secret
@@ -315,9 +322,12 @@ impl VerifiedToken {
             .ok_or(TokenFault::UnknownKey)
     }
 
-    /// Valid from its start (less the leeway) up to, and not including, the second at which `exp` plus the leeway is
+    /// Whether it is in force at `now`. Valid from its start (less the leeway) up to, and not including, the second at which `exp` plus the leeway is
     /// reached: RFC 7519 4.1.4 wants the present to be before `exp`.
-    fn check_time(&self, now: Timestamp) -> Result<(), TokenFault> {
+    ///
+    /// # Errors
+    /// [`TokenFault::Expired`] or [`TokenFault::NotYetValid`].
+    pub fn check_time(&self, now: Timestamp) -> Result<(), TokenFault> {
         if now >= self.valid_until {
             Err(TokenFault::Expired)
         } else if now < self.valid_from {
