@@ -7,10 +7,12 @@ pub mod domain {
     pub mod alias;
     pub mod clock;
     pub mod identity;
+    pub mod path;
     pub mod problem;
     pub mod route;
     pub mod scope;
     pub mod secret;
+    pub mod template;
 }
 
 /// Floor 2: what remembers or talks.
