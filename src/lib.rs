@@ -5,10 +5,13 @@
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
     pub mod alias;
+    pub mod ask;
     pub mod catalog;
     pub mod clock;
+    pub mod compile;
     pub mod identity;
     pub mod path;
+    pub mod policy;
     pub mod problem;
     pub mod route;
     pub mod scope;
