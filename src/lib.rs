@@ -9,6 +9,7 @@ pub mod domain {
     pub mod catalog;
     pub mod clock;
     pub mod compile;
+    pub mod headers;
     pub mod identity;
     pub mod path;
     pub mod policy;
