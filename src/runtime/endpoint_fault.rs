@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::http_client::SendFault;
-use super::single_flight::{BACKOFF_MIN, Failure};
+use super::single_flight::Failure;
 
 /// The longest `Retry-After` that is honoured: an endpoint that asks for a day would otherwise switch the app off.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
@@ -164,11 +164,6 @@ pub(crate) fn known_error(text: &str) -> Option<&'static str> {
         .copied()
 }
 
-/// A `Retry-After` within our own bounds: never 0, which would be a request per caller, and never above the cap.
-pub(crate) fn bounded_pause(seconds: u64) -> Duration {
-    Duration::from_secs(seconds).clamp(BACKOFF_MIN, RETRY_AFTER_MAX)
-}
-
 fn innermost(fault: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = fault;
     // Bounded: a chain of errors that contains itself would be a library's defect, not a reason to hang.
@@ -205,13 +200,6 @@ mod tests {
         for foreign in ["", "dose0123456789abcdef", "invalid_client ", "hunter2"] {
             assert_eq!(known_error(foreign), None, "{foreign:?}");
         }
-    }
-
-    #[test]
-    fn a_pause_is_neither_nothing_nor_for_ever() {
-        assert_eq!(bounded_pause(0), BACKOFF_MIN);
-        assert_eq!(bounded_pause(7), Duration::from_secs(7));
-        assert_eq!(bounded_pause(u64::MAX), RETRY_AFTER_MAX);
     }
 
     #[test]

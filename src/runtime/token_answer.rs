@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::endpoint_fault::{EndpointFault, bounded_pause, known_error};
+use super::endpoint_fault::{EndpointFault, RETRY_AFTER_MAX, known_error};
 use crate::domain::scope::ScopeSet;
 
 /// The life assumed when the answer has no `expires_in` (RFC 6749 only recommends it): short, so that a wrong guess is
@@ -163,12 +163,14 @@ fn life(expires_in: Option<&Value>) -> Result<Duration, EndpointFault> {
     }
 }
 
-/// Whole seconds only: what the platform sends (facts 3.2). A date is left to the growing back-off.
+/// Whole seconds only: what the platform sends (facts 3.2). A date, and a wish for no pause at all, are left to the growing
+/// back-off.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     // More digits than fit are still a wish for a long pause.
-    digits.then(|| bounded_pause(text.parse().unwrap_or(u64::MAX)))
+    let seconds = digits.then(|| text.parse().unwrap_or(u64::MAX))?;
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -253,89 +255,77 @@ mod tests {
         );
     }
 
+    fn check_refusal(grant: Grant, status: u16, body: &str, expected: &EndpointFault) {
+        let status = StatusCode::from_u16(status).unwrap();
+        let got = read_refusal(grant, status, body.as_bytes());
+        assert_eq!(got, *expected, "{status} {body}");
+        assert!(!format!("{got} {got:?}").contains("dose"), "{got}");
+    }
+
     #[test]
-    fn a_refusal_says_who_must_act_and_repeats_listed_words_only() {
-        let read = |grant, status: u16, body: &str| {
-            read_refusal(
-                grant,
-                StatusCode::from_u16(status).unwrap(),
-                body.as_bytes(),
-            )
-        };
-        let refused = |error| EndpointFault::Refused { error };
-        let subject = |error| EndpointFault::SubjectRefused { error };
-        for (grant, status, body, expected) in [
-            (
-                Grant::App,
-                401,
-                r#"{"error":"invalid_client","error_description":"dose-secret"}"#,
-                refused("invalid_client"),
-            ),
-            (
-                Grant::App,
-                400,
-                r#"{"errorCode":"invalid_client","errorSummary":"dose-secret"}"#,
-                refused("invalid_client"),
-            ),
-            (
-                Grant::App,
-                400,
-                r#"{"error":"dose-secret"}"#,
-                refused("other"),
-            ),
-            (Grant::App, 401, "dose-secret", refused("status 401")),
-            (Grant::App, 403, "<html>", refused("status 403")),
-            (
-                Grant::App,
-                400,
-                r#"{"error":"invalid_grant"}"#,
-                refused("invalid_grant"),
-            ),
-            (
-                Grant::App,
-                400,
-                r#"{"error":"slow_down"}"#,
-                EndpointFault::Busy { retry_after: None },
-            ),
-            (
-                Grant::Exchange,
-                400,
-                r#"{"error":"invalid_request"}"#,
-                subject("invalid_request"),
-            ),
-            (
-                Grant::Exchange,
-                400,
-                r#"{"error":"invalid_grant"}"#,
-                subject("invalid_grant"),
-            ),
-            (
-                Grant::Exchange,
-                403,
-                r#"{"error":"access_denied"}"#,
-                subject("access_denied"),
-            ),
-            (Grant::Exchange, 401, "", subject("status 401")),
-            (
-                Grant::Exchange,
-                401,
-                r#"{"error":"invalid_client"}"#,
-                refused("invalid_client"),
-            ),
-            (
-                Grant::Exchange,
-                400,
-                r#"{"error":"invalid_scope"}"#,
-                refused("invalid_scope"),
-            ),
+    fn a_refused_app_is_told_in_listed_words_only() {
+        let said = r#""error_description":"dose-secret","errorSummary":"dose-secret""#;
+        for (status, word, expected) in [
+            (401, r#""error":"invalid_client""#, "invalid_client"),
+            (400, r#""errorCode":"invalid_client""#, "invalid_client"),
+            (400, r#""error":"INVALID_SCOPE""#, "invalid_scope"),
+            (400, r#""error":"invalid_grant""#, "invalid_grant"),
+            (403, r#""error":"access_denied""#, "access_denied"),
+            (400, r#""error":"dose-secret""#, "other"),
+            (400, r#""error":7"#, "other"),
+            (401, r#""error":"dose-secret""#, "status 401"),
+            (403, r#""message":"dose-secret""#, "status 403"),
         ] {
-            assert_eq!(read(grant, status, body), expected, "{status} {body}");
+            let body = format!("{{{word},{said}}}");
+            let expected = EndpointFault::Refused { error: expected };
+            check_refusal(Grant::App, status, &body, &expected);
         }
-        for (status, body) in [(404, "dose-secret"), (400, "dose-secret"), (405, "")] {
-            let fault = read(Grant::App, status, body);
-            assert_eq!(fault.code(), "invalid", "{status} {body}");
-            assert!(!format!("{fault} {fault:?}").contains("dose"));
+        for status in [400, 404, 405] {
+            let fault = EndpointFault::invalid(format!(
+                "the status is {status} and there is no OAuth error with it"
+            ));
+            check_refusal(Grant::App, status, "<html>dose-secret", &fault);
         }
+        for word in ["slow_down", "temporarily_unavailable", "server_error"] {
+            let body = format!(r#"{{"error":"{word}"}}"#);
+            check_refusal(
+                Grant::App,
+                400,
+                &body,
+                &EndpointFault::Busy { retry_after: None },
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_exchange_is_about_the_user_unless_it_names_the_app() {
+        for (status, word, about_the_user) in [
+            (400, "invalid_request", true),
+            (400, "invalid_grant", true),
+            (403, "access_denied", true),
+            (400, "something_else", true),
+            (401, "invalid_client", false),
+            (400, "unauthorized_client", false),
+            (400, "invalid_scope", false),
+            (400, "invalid_target", false),
+            (400, "unsupported_grant_type", false),
+        ] {
+            let error = known_error(word).unwrap_or("other");
+            let expected = if about_the_user {
+                EndpointFault::SubjectRefused { error }
+            } else {
+                EndpointFault::Refused { error }
+            };
+            let body = format!(r#"{{"error":"{word}"}}"#);
+            check_refusal(Grant::Exchange, status, &body, &expected);
+        }
+        let error = "status 401";
+        check_refusal(
+            Grant::Exchange,
+            401,
+            "",
+            &EndpointFault::SubjectRefused { error },
+        );
     }
 
     #[test]
@@ -348,7 +338,7 @@ mod tests {
             retry_after(&headers).map(|pause| pause.as_secs())
         };
         assert_eq!(pause("7"), Some(7));
-        assert_eq!(pause("0"), Some(1));
+        assert_eq!(pause("0"), None, "no wish at all");
         assert_eq!(pause("86400"), Some(300));
         assert_eq!(pause("99999999999999999999999"), Some(300));
         for other in ["", "-1", "1.5", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"] {

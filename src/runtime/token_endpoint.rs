@@ -190,22 +190,19 @@ impl TokenEndpoint {
             Grant::Exchange => &self.exchange,
         };
         let limit = self.settings.answer_time;
-        let work = async {
-            // A semaphore that nobody closes always gives its permit.
-            let _permit = lane.permits.acquire().await;
-            if let Some(fault) = lane.rest() {
-                return Err(fault);
-            }
-            let outcome = self.send(grant, form, scopes).await;
-            self.account(grant, lane, &outcome);
-            outcome
+        // The wait for a turn ends before the answers it waits for do: callers of a hanging endpoint give up in the queue,
+        // instead of being let through, one full lane after another, when the first ones run out of time.
+        let turn = limit / 2;
+        let Ok(_permit) = tokio::time::timeout(turn, lane.permits.acquire()).await else {
+            return Err(EndpointFault::Timeout { limit: turn });
         };
-        let outcome = tokio::time::timeout(limit, work).await;
-        outcome.unwrap_or_else(|_| {
-            let outcome = Err(EndpointFault::Timeout { limit });
-            self.account(grant, lane, &outcome);
-            outcome
-        })
+        if let Some(fault) = lane.rest() {
+            return Err(fault);
+        }
+        let outcome = tokio::time::timeout(limit, self.send(grant, form, scopes)).await;
+        let outcome = outcome.unwrap_or(Err(EndpointFault::Timeout { limit }));
+        self.account(grant, lane, &outcome);
+        outcome
     }
 
     async fn send(
