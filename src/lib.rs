@@ -22,8 +22,17 @@ pub mod domain {
 
 /// Floor 2: what remembers or talks.
 pub mod runtime {
+    pub mod access_token;
+    pub mod app_tokens;
+    pub mod endpoint_fault;
+    pub mod exchanged_tokens;
     pub mod http_client;
+    pub mod keyed_flight;
     pub mod metrics;
     pub mod single_flight;
     pub mod tls;
+    pub mod token_answer;
+    pub mod token_endpoint;
+    #[cfg(test)]
+    pub mod token_script;
 }
