@@ -2,6 +2,8 @@
 //!
 //! (map to be written)
 
+pub mod config;
+
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
     pub mod alias;
