@@ -15,11 +15,14 @@ pub mod domain {
     pub mod identity;
     pub mod path;
     pub mod policy;
+    pub mod jwks;
     pub mod problem;
     pub mod route;
     pub mod scope;
     pub mod secret;
     pub mod template;
+    pub mod strict_json;
+    pub mod token;
 }
 
 /// Floor 2: what remembers or talks.
