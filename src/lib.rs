@@ -5,6 +5,7 @@
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
     pub mod alias;
+    pub mod audit;
     pub mod clock;
     pub mod identity;
     pub mod problem;
