@@ -16,6 +16,8 @@ pub mod domain {
 
 /// Floor 2: what remembers or talks.
 pub mod runtime {
+    pub mod audit_file;
+    pub mod audit_writer;
     pub mod http_client;
     pub mod metrics;
     pub mod single_flight;
