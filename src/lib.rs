@@ -9,6 +9,7 @@ pub mod domain {
     pub mod alias;
     pub mod ask;
     pub mod catalog;
+    pub mod audit;
     pub mod clock;
     pub mod compile;
     pub mod headers;
@@ -31,6 +32,8 @@ pub mod runtime {
     pub mod app_tokens;
     pub mod endpoint_fault;
     pub mod exchanged_tokens;
+    pub mod audit_file;
+    pub mod audit_writer;
     pub mod http_client;
     pub mod keyed_flight;
     pub mod metrics;
