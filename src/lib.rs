@@ -15,8 +15,11 @@ pub mod domain {
 
 /// Floor 2: what remembers or talks.
 pub mod runtime {
+    pub mod agent_gate;
     pub mod http_client;
     pub mod metrics;
     pub mod single_flight;
     pub mod tls;
 }
+
+pub mod supervise;
