@@ -34,6 +34,7 @@ pub mod runtime {
     pub mod exchanged_tokens;
     pub mod audit_file;
     pub mod audit_writer;
+    pub mod agent_gate;
     pub mod http_client;
     pub mod keyed_flight;
     pub mod metrics;
@@ -44,3 +45,5 @@ pub mod runtime {
     #[cfg(test)]
     pub mod token_script;
 }
+
+pub mod supervise;
