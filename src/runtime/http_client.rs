@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -120,6 +120,16 @@ impl HttpSend for HyperSend {
 ///
 /// # Errors
 /// When it is longer than `bytes_max` or breaks off.
-pub async fn read_limited(body: Body, bytes_max: usize) -> Result<Bytes, BoxError> {
-    Ok(Limited::new(body, bytes_max).collect().await?.to_bytes())
+pub async fn read_limited(mut body: Body, bytes_max: usize) -> Result<Bytes, BoxError> {
+    // A loop of our own: a future that holds `Limited` over this body is not seen to be `Send`.
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            if data.len() > bytes_max - read.len() {
+                return Err("the body is too long".into());
+            }
+            read.extend_from_slice(&data);
+        }
+    }
+    Ok(read.into())
 }
