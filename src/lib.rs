@@ -47,3 +47,26 @@ pub mod runtime {
 }
 
 pub mod supervise;
+/// Floor 4: a workspace inside this process, for demo, dev and tests.
+pub mod embedded {
+    mod answer;
+    mod call;
+    mod catalog;
+    pub mod control;
+    mod door;
+    mod file_store;
+    mod files;
+    mod genie;
+    pub mod issuer;
+    mod marked;
+    mod mlflow;
+    mod oidc;
+    mod query;
+    pub mod seen;
+    mod serving;
+    mod sql;
+    mod stream;
+    mod vector_search;
+    pub mod workspace;
+    pub mod world;
+}
