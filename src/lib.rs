@@ -2,16 +2,26 @@
 //!
 //! (map to be written)
 
+pub mod config;
+
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
     pub mod alias;
+    pub mod ask;
+    pub mod catalog;
+    pub mod audit;
     pub mod clock;
+    pub mod compile;
+    pub mod headers;
     pub mod identity;
+    pub mod path;
+    pub mod policy;
     pub mod jwks;
     pub mod problem;
     pub mod route;
     pub mod scope;
     pub mod secret;
+    pub mod template;
     pub mod strict_json;
     pub mod token;
 }
@@ -25,4 +35,45 @@ pub mod runtime {
     pub mod single_flight;
     pub mod tls;
     pub mod verifier;
+    pub mod access_token;
+    pub mod app_tokens;
+    pub mod endpoint_fault;
+    pub mod exchanged_tokens;
+    pub mod audit_file;
+    pub mod audit_writer;
+    pub mod agent_gate;
+    pub mod http_client;
+    pub mod keyed_flight;
+    pub mod metrics;
+    pub mod single_flight;
+    pub mod tls;
+    pub mod token_answer;
+    pub mod token_endpoint;
+    #[cfg(test)]
+    pub mod token_script;
+}
+
+pub mod supervise;
+/// Floor 4: a workspace inside this process, for demo, dev and tests.
+pub mod embedded {
+    mod answer;
+    mod call;
+    mod catalog;
+    pub mod control;
+    mod door;
+    mod file_store;
+    mod files;
+    mod genie;
+    pub mod issuer;
+    mod marked;
+    mod mlflow;
+    mod oidc;
+    mod query;
+    pub mod seen;
+    mod serving;
+    mod sql;
+    mod stream;
+    mod vector_search;
+    pub mod workspace;
+    pub mod world;
 }
