@@ -24,10 +24,14 @@ pub const BODY_DEPTH_MAX: usize = 32;
 #[derive(Debug, thiserror::Error)]
 pub enum BodyFault {
     /// Longer than `limits.inspected_body_bytes`.
-    #[error("the body of this call decides who may make it and must be at most {0} bytes (limits.inspected_body_bytes)")]
+    #[error(
+        "the body of this call decides who may make it and must be at most {0} bytes (limits.inspected_body_bytes)"
+    )]
     TooLarge(usize),
     /// A `Content-Encoding`.
-    #[error("the body of this call decides who may make it and must not be encoded: send it without Content-Encoding")]
+    #[error(
+        "the body of this call decides who may make it and must not be encoded: send it without Content-Encoding"
+    )]
     Encoding,
     /// Not `application/json` in UTF-8.
     #[error("the body of this call decides who may make it and must be application/json in UTF-8")]
@@ -53,7 +57,11 @@ pub struct Inspected {
 ///
 /// # Errors
 /// [`BodyFault`]: never forwarded unread.
-pub async fn inspect(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Inspected, BodyFault> {
+pub async fn inspect(
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Inspected, BodyFault> {
     let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
     if encodings.any(|e| !e.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(BodyFault::Encoding);
@@ -63,11 +71,16 @@ pub async fn inspect(headers: &HeaderMap, body: Body, bytes_max: usize) -> Resul
     }
     let bytes = match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(fault) if fault.is::<http_body_util::LengthLimitError>() => return Err(BodyFault::TooLarge(bytes_max)),
+        Err(fault) if fault.is::<http_body_util::LengthLimitError>() => {
+            return Err(BodyFault::TooLarge(bytes_max));
+        }
         Err(_) => return Err(BodyFault::Broken),
     };
     if bytes.is_empty() {
-        return Ok(Inspected { bytes, json: Value::Null });
+        return Ok(Inspected {
+            bytes,
+            json: Value::Null,
+        });
     }
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     match (types.next(), types.next()) {
@@ -79,12 +92,17 @@ pub async fn inspect(headers: &HeaderMap, body: Body, bytes_max: usize) -> Resul
 }
 
 fn is_json(content_type: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(content_type) else { return false };
+    let Ok(text) = std::str::from_utf8(content_type) else {
+        return false;
+    };
     let mut parts = text.split(';').map(str::trim);
-    parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"))
+    parts
+        .next()
+        .is_some_and(|media| media.eq_ignore_ascii_case("application/json"))
         && parts.all(|parameter| {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            !name.trim().eq_ignore_ascii_case("charset")
+                || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
         })
 }
 
@@ -100,7 +118,11 @@ pub enum Outgoing {
 impl Outgoing {
     /// A body that nobody has read; repeatable when it is known to be empty.
     pub fn stream(body: Body) -> Self {
-        if body.is_end_stream() { Self::Bytes(Bytes::new()) } else { Self::Stream(Some(body)) }
+        if body.is_end_stream() {
+            Self::Bytes(Bytes::new())
+        } else {
+            Self::Stream(Some(body))
+        }
     }
 
     /// The body to send, `None` once a stream is gone. Every byte that is sent is counted.
@@ -109,7 +131,13 @@ impl Outgoing {
             Self::Stream(body) => body.take()?,
             Self::Bytes(bytes) => full(bytes.clone()),
         };
-        Some(Counted { body, counter: Arc::clone(counter) }.boxed_unsync())
+        Some(
+            Counted {
+                body,
+                counter: Arc::clone(counter),
+            }
+            .boxed_unsync(),
+        )
     }
 
     /// Whether it can be sent again.
@@ -128,7 +156,10 @@ impl HttpBody for Counted {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         loop {
             return Poll::Ready(match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
@@ -154,7 +185,11 @@ impl HttpBody for Counted {
 
 /// Drops the trailers of a request that is forwarded without being counted.
 pub fn without_trailers(body: Body) -> Body {
-    Counted { body, counter: Arc::default() }.boxed_unsync()
+    Counted {
+        body,
+        counter: Arc::default(),
+    }
+    .boxed_unsync()
 }
 
 #[cfg(test)]
@@ -165,9 +200,15 @@ mod tests {
     async fn read(pairs: &[(&str, &str)], bytes: &'static [u8]) -> Result<Value, String> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.append(http::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+            headers.append(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
         }
-        inspect(&headers, full(bytes), 64).await.map(|i| i.json).map_err(|e| e.to_string())
+        inspect(&headers, full(bytes), 64)
+            .await
+            .map(|i| i.json)
+            .map_err(|e| e.to_string())
     }
 
     const JSON: (&str, &str) = ("content-type", "application/json");
@@ -175,22 +216,65 @@ mod tests {
     #[tokio::test]
     async fn a_body_with_one_reading_is_read() {
         assert_eq!(read(&[JSON], b"{\"a\": 1}").await.unwrap()["a"], 1);
-        assert!(read(&[("content-type", "application/json; charset=UTF-8")], b"{}").await.is_ok());
-        assert!(read(&[("content-type", "application/json"), ("content-encoding", "identity")], b"{}").await.is_ok());
+        assert!(
+            read(
+                &[("content-type", "application/json; charset=UTF-8")],
+                b"{}"
+            )
+            .await
+            .is_ok()
+        );
+        assert!(
+            read(
+                &[
+                    ("content-type", "application/json"),
+                    ("content-encoding", "identity")
+                ],
+                b"{}"
+            )
+            .await
+            .is_ok()
+        );
         assert_eq!(read(&[], b"").await.unwrap(), Value::Null);
     }
 
     #[tokio::test]
     async fn a_body_with_two_readings_is_refused() {
-        assert!(read(&[JSON, ("content-encoding", "gzip")], b"{}").await.unwrap_err().contains("Content-Encoding"));
-        for bad in ["text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-16", "application/jsonp", ""] {
-            assert!(read(&[("content-type", bad)], b"{}").await.is_err(), "{bad}");
+        assert!(
+            read(&[JSON, ("content-encoding", "gzip")], b"{}")
+                .await
+                .unwrap_err()
+                .contains("Content-Encoding")
+        );
+        for bad in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/json; charset=utf-16",
+            "application/jsonp",
+            "",
+        ] {
+            assert!(
+                read(&[("content-type", bad)], b"{}").await.is_err(),
+                "{bad}"
+            );
         }
         assert!(read(&[], b"{}").await.is_err());
         assert!(read(&[JSON, JSON], b"{}").await.is_err());
-        for bad in [&b"{\"a\":1,\"a\":2}"[..], b"{\"a\":1,\"\\u0061\":2}", b"{} {}", b"\xef\xbb\xbf{}", b"{\"a\":1", b"\xff"] {
+        for bad in [
+            &b"{\"a\":1,\"a\":2}"[..],
+            b"{\"a\":1,\"\\u0061\":2}",
+            b"{} {}",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":1",
+            b"\xff",
+        ] {
             assert!(read(&[JSON], bad).await.is_err(), "{bad:?}");
         }
-        assert!(read(&[JSON], &[b' '; 65]).await.unwrap_err().contains("at most 64 bytes"));
+        assert!(
+            read(&[JSON], &[b' '; 65])
+                .await
+                .unwrap_err()
+                .contains("at most 64 bytes")
+        );
     }
 }

@@ -136,43 +136,120 @@ struct Row {
 const RETRY_SOON: u64 = 1;
 
 fn row(status: StatusCode, error_code: &'static str, reason: &'static str, fault: Fault) -> Row {
-    Row { status, error_code, reason, fault, retry_after: None }
+    Row {
+        status,
+        error_code,
+        reason,
+        fault,
+        retry_after: None,
+    }
 }
 
 impl ProxyError {
     fn row(&self) -> Row {
         use Fault::{Agent, Caller, Issuer, Policy, Sidecar, Workspace};
-        let bad = |reason| row(StatusCode::BAD_REQUEST, "INVALID_PARAMETER_VALUE", reason, Caller);
-        let unauthenticated = |reason| row(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", reason, Caller);
-        let forbidden = |reason, fault| row(StatusCode::FORBIDDEN, "PERMISSION_DENIED", reason, fault);
-        let internal = |reason| row(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", reason, Sidecar);
-        let later = |reason, fault| Row { retry_after: Some(RETRY_SOON), ..row(StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE", reason, fault) };
+        let bad = |reason| {
+            row(
+                StatusCode::BAD_REQUEST,
+                "INVALID_PARAMETER_VALUE",
+                reason,
+                Caller,
+            )
+        };
+        let unauthenticated =
+            |reason| row(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", reason, Caller);
+        let forbidden =
+            |reason, fault| row(StatusCode::FORBIDDEN, "PERMISSION_DENIED", reason, fault);
+        let internal = |reason| {
+            row(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "INTERNAL_ERROR",
+                reason,
+                Sidecar,
+            )
+        };
+        let later = |reason, fault| Row {
+            retry_after: Some(RETRY_SOON),
+            ..row(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "TEMPORARILY_UNAVAILABLE",
+                reason,
+                fault,
+            )
+        };
         match self {
             Self::Head(_) => bad("bad_head"),
             Self::Path(_) => bad("bad_path"),
             Self::Ask(_) => bad("bad_request"),
-            Self::Body(BodyFault::TooLarge(_)) => row(StatusCode::PAYLOAD_TOO_LARGE, "REQUEST_TOO_LARGE", "body_too_large", Caller),
-            Self::Body(BodyFault::Encoding | BodyFault::ContentType) => row(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_PARAMETER_VALUE", "bad_body", Caller),
+            Self::Body(BodyFault::TooLarge(_)) => row(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "REQUEST_TOO_LARGE",
+                "body_too_large",
+                Caller,
+            ),
+            Self::Body(BodyFault::Encoding | BodyFault::ContentType) => row(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "INVALID_PARAMETER_VALUE",
+                "bad_body",
+                Caller,
+            ),
             Self::Body(BodyFault::Json(_) | BodyFault::Broken) => bad("bad_body"),
-            Self::TargetTooLong => row(StatusCode::URI_TOO_LONG, "INVALID_PARAMETER_VALUE", "target_too_long", Caller),
+            Self::TargetTooLong => row(
+                StatusCode::URI_TOO_LONG,
+                "INVALID_PARAMETER_VALUE",
+                "target_too_long",
+                Caller,
+            ),
             Self::NotLocal(_) => forbidden("not_local", Caller),
             Self::Token(fault) => unauthenticated(token_reason(*fault)),
             Self::NoScopes => forbidden("no_scopes", Caller),
             Self::Issuer(_) => later("issuer_unavailable", Issuer),
             Self::SessionsFull => later("sessions_full", Sidecar),
             Self::AgentNotReady => later("agent_not_ready", Agent),
-            Self::Agent(SendFault::Connect(_)) => row(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", "agent_unreachable", Agent),
-            Self::Agent(SendFault::Broken(_)) => row(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", "agent_failed", Agent),
-            Self::Agent(SendFault::Timeout(_)) => row(StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", "agent_timeout", Agent),
+            Self::Agent(SendFault::Connect(_)) => row(
+                StatusCode::BAD_GATEWAY,
+                "BAD_GATEWAY",
+                "agent_unreachable",
+                Agent,
+            ),
+            Self::Agent(SendFault::Broken(_)) => row(
+                StatusCode::BAD_GATEWAY,
+                "BAD_GATEWAY",
+                "agent_failed",
+                Agent,
+            ),
+            Self::Agent(SendFault::Timeout(_)) => row(
+                StatusCode::GATEWAY_TIMEOUT,
+                "DEADLINE_EXCEEDED",
+                "agent_timeout",
+                Agent,
+            ),
             Self::LocalToken { presented: false } => unauthenticated("local_token_missing"),
             Self::LocalToken { presented: true } => unauthenticated("local_token_invalid"),
-            Self::NoSuchLocal => row(StatusCode::NOT_FOUND, "ENDPOINT_NOT_FOUND", "no_such_local_endpoint", Caller),
-            Self::Denied(denied) if denied.denial.reason == DenyReason::PathEscape => bad(DenyReason::PathEscape.code()),
+            Self::NoSuchLocal => row(
+                StatusCode::NOT_FOUND,
+                "ENDPOINT_NOT_FOUND",
+                "no_such_local_endpoint",
+                Caller,
+            ),
+            Self::Denied(denied) if denied.denial.reason == DenyReason::PathEscape => {
+                bad(DenyReason::PathEscape.code())
+            }
             Self::Denied(denied) => forbidden(denied.denial.reason.code(), Policy),
             Self::Audit(_) => internal("audit_unavailable"),
             Self::Credential(fault) => credential_row(fault),
-            Self::Workspace(SendFault::Connect(_) | SendFault::Broken(_)) => row(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", "workspace_unreachable", Workspace),
-            Self::Workspace(SendFault::Timeout(_)) => row(StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", "workspace_timeout", Workspace),
+            Self::Workspace(SendFault::Connect(_) | SendFault::Broken(_)) => row(
+                StatusCode::BAD_GATEWAY,
+                "BAD_GATEWAY",
+                "workspace_unreachable",
+                Workspace,
+            ),
+            Self::Workspace(SendFault::Timeout(_)) => row(
+                StatusCode::GATEWAY_TIMEOUT,
+                "DEADLINE_EXCEEDED",
+                "workspace_timeout",
+                Workspace,
+            ),
             Self::Overloaded => later("overloaded", Sidecar),
             Self::Internal(_) => internal("internal"),
         }
@@ -226,7 +303,9 @@ impl ProxyError {
     /// The answer, in the Databricks error shape.
     pub fn to_response(&self, request_id: &str) -> Response<Body> {
         let row = self.row();
-        let mut details = vec![json!({"@type": ERROR_INFO, "reason": row.reason, "domain": "valetkey", "metadata": self.metadata()})];
+        let mut details = vec![
+            json!({"@type": ERROR_INFO, "reason": row.reason, "domain": "valetkey", "metadata": self.metadata()}),
+        ];
         if matches!(self, Self::Denied(denied) if denied.denial.reason == DenyReason::Presigned) {
             // The word on which the SDKs fall back to the plain upload (facts 6.3).
             details.push(json!({"@type": ERROR_INFO, "reason": "FILES_API_API_IS_NOT_ENABLED", "domain": "valetkey", "metadata": {}}));
@@ -239,7 +318,10 @@ impl ProxyError {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(headers::ERROR, HeaderValue::from_static(row.reason));
         if row.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"valetkey\""));
+            headers.insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Bearer realm=\"valetkey\""),
+            );
         }
         if let Some(seconds) = row.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -251,17 +333,31 @@ impl ProxyError {
     }
 
     fn metadata(&self) -> serde_json::Value {
-        let Self::Denied(denied) = self else { return json!({}) };
+        let Self::Denied(denied) = self else {
+            return json!({});
+        };
         let mut metadata = serde_json::Map::new();
         let mut put = |key: &str, value: Option<String>| {
             if let Some(value) = value {
                 metadata.insert(key.into(), value.into());
             }
         };
-        put("route", denied.denial.route.as_ref().map(|r| r.name.to_string()));
-        put("operation", denied.operation.as_ref().map(ToString::to_string));
-        put("scope", denied.denial.scope.as_ref().map(ToString::to_string));
-        put("resources", (!denied.resources.is_empty()).then(|| denied.resources.join(" ")));
+        put(
+            "route",
+            denied.denial.route.as_ref().map(|r| r.name.to_string()),
+        );
+        put(
+            "operation",
+            denied.operation.as_ref().map(ToString::to_string),
+        );
+        put(
+            "scope",
+            denied.denial.scope.as_ref().map(ToString::to_string),
+        );
+        put(
+            "resources",
+            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
+        );
         metadata.into()
     }
 }
@@ -281,54 +377,107 @@ fn credential_row(fault: &CredentialFault) -> Row {
     use Fault::{Caller, Sidecar, Workspace};
     let gateway = |reason, fault| row(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", reason, fault);
     match fault {
-        CredentialFault::Exchange(EndpointFault::SubjectRefused { .. }) => row(StatusCode::FORBIDDEN, "PERMISSION_DENIED", "exchange_refused", Caller),
-        CredentialFault::App(EndpointFault::Timeout { .. }) | CredentialFault::Exchange(EndpointFault::Timeout { .. }) => {
-            row(StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED", "token_endpoint_timeout", Workspace)
+        CredentialFault::Exchange(EndpointFault::SubjectRefused { .. }) => row(
+            StatusCode::FORBIDDEN,
+            "PERMISSION_DENIED",
+            "exchange_refused",
+            Caller,
+        ),
+        CredentialFault::App(EndpointFault::Timeout { .. })
+        | CredentialFault::Exchange(EndpointFault::Timeout { .. }) => row(
+            StatusCode::GATEWAY_TIMEOUT,
+            "DEADLINE_EXCEEDED",
+            "token_endpoint_timeout",
+            Workspace,
+        ),
+        CredentialFault::App(EndpointFault::NotConfigured)
+        | CredentialFault::Exchange(EndpointFault::NotConfigured) => {
+            gateway("app_credential_missing", Sidecar)
         }
-        CredentialFault::App(EndpointFault::NotConfigured) | CredentialFault::Exchange(EndpointFault::NotConfigured) => gateway("app_credential_missing", Sidecar),
-        CredentialFault::App(EndpointFault::Refused { .. }) | CredentialFault::Exchange(EndpointFault::Refused { .. }) => gateway("app_credential_refused", Workspace),
-        CredentialFault::App(_) | CredentialFault::Exchange(_) => gateway("token_endpoint_unavailable", Workspace),
-        CredentialFault::NoSession | CredentialFault::Header => row(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "internal", Sidecar),
+        CredentialFault::App(EndpointFault::Refused { .. })
+        | CredentialFault::Exchange(EndpointFault::Refused { .. }) => {
+            gateway("app_credential_refused", Workspace)
+        }
+        CredentialFault::App(_) | CredentialFault::Exchange(_) => {
+            gateway("token_endpoint_unavailable", Workspace)
+        }
+        CredentialFault::NoSession | CredentialFault::Header => row(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "INTERNAL_ERROR",
+            "internal",
+            Sidecar,
+        ),
     }
 }
 
 fn credential_text(fault: &CredentialFault) -> &'static str {
     match fault {
-        CredentialFault::Exchange(EndpointFault::SubjectRefused { .. }) => "the workspace refused to exchange the user's token",
-        CredentialFault::App(EndpointFault::NotConfigured) | CredentialFault::Exchange(EndpointFault::NotConfigured) => {
+        CredentialFault::Exchange(EndpointFault::SubjectRefused { .. }) => {
+            "the workspace refused to exchange the user's token"
+        }
+        CredentialFault::App(EndpointFault::NotConfigured)
+        | CredentialFault::Exchange(EndpointFault::NotConfigured) => {
             "the route runs as the app, and the sidecar has no app credential: set DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET for it"
         }
-        CredentialFault::App(EndpointFault::Refused { .. }) | CredentialFault::Exchange(EndpointFault::Refused { .. }) => {
+        CredentialFault::App(EndpointFault::Refused { .. })
+        | CredentialFault::Exchange(EndpointFault::Refused { .. }) => {
             "the workspace refused the app's credential; see /readyz of the admin listener"
         }
-        CredentialFault::App(_) | CredentialFault::Exchange(_) => "the workspace's token endpoint gave no token; see /readyz of the admin listener",
+        CredentialFault::App(_) | CredentialFault::Exchange(_) => {
+            "the workspace's token endpoint gave no token; see /readyz of the admin listener"
+        }
         CredentialFault::NoSession | CredentialFault::Header => "internal error",
     }
 }
 
 impl DeniedCall {
     fn explain(&self) -> String {
-        let Denial { reason, route, scope } = &self.denial;
+        let Denial {
+            reason,
+            route,
+            scope,
+        } = &self.denial;
         let call = match (&self.operation, self.resources.is_empty()) {
             (Some(operation), false) => format!("{operation} on {}", self.resources.join(", ")),
             (Some(operation), true) => operation.to_string(),
             (None, _) => self.call.clone(),
         };
-        let route = route.as_ref().map_or_else(String::new, |route| format!("route `{}` ", route.name));
+        let route = route
+            .as_ref()
+            .map_or_else(String::new, |route| format!("route `{}` ", route.name));
         let scope = scope.as_ref().map(ToString::to_string).unwrap_or_default();
         let why = match reason {
             DenyReason::NoRoute => format!("no route allows {call}"),
             DenyReason::RouteDenies => format!("{route}denies {call}"),
-            DenyReason::UserRequired => format!("{route}runs {call} as the user, and the app's token was presented; pass the x-forwarded-access-token of the request"),
-            DenyReason::ScopeMissing => format!("{route}needs the scope {scope} for {call}, and the session does not hold it"),
-            DenyReason::ScopeUnknown => format!("{route}names no scope for {call}, and the catalogue knows none"),
-            DenyReason::ResourcesDisagree => format!("{call} touches resources that routes give to different identities"),
-            DenyReason::FollowUpForeign => format!("{call} names an id that somebody else's call created"),
-            DenyReason::FollowUpUnknown => format!("{call} names an id that no call through this sidecar created, and it would run as the app"),
-            DenyReason::Presigned => format!("{call} hands out storage URLs that bypass the sidecar (outbound.presigned)"),
-            DenyReason::PathEscape => format!("the path of {call} holds escapes that no operation admits"),
+            DenyReason::UserRequired => format!(
+                "{route}runs {call} as the user, and the app's token was presented; pass the x-forwarded-access-token of the request"
+            ),
+            DenyReason::ScopeMissing => format!(
+                "{route}needs the scope {scope} for {call}, and the session does not hold it"
+            ),
+            DenyReason::ScopeUnknown => {
+                format!("{route}names no scope for {call}, and the catalogue knows none")
+            }
+            DenyReason::ResourcesDisagree => {
+                format!("{call} touches resources that routes give to different identities")
+            }
+            DenyReason::FollowUpForeign => {
+                format!("{call} names an id that somebody else's call created")
+            }
+            DenyReason::FollowUpUnknown => format!(
+                "{call} names an id that no call through this sidecar created, and it would run as the app"
+            ),
+            DenyReason::Presigned => format!(
+                "{call} hands out storage URLs that bypass the sidecar (outbound.presigned)"
+            ),
+            DenyReason::PathEscape => {
+                format!("the path of {call} holds escapes that no operation admits")
+            }
         };
-        format!("{why}; see: valetkey explain --as {} {}", self.caller, self.call)
+        format!(
+            "{why}; see: valetkey explain --as {} {}",
+            self.caller, self.call
+        )
     }
 }
 
@@ -340,7 +489,9 @@ mod tests {
     fn only_what_asks_for_a_repeat_answers_503() {
         let never: [ProxyError; 6] = [
             ProxyError::Audit(AuditUnavailable::Closed),
-            ProxyError::Credential(CredentialFault::App(EndpointFault::Busy { retry_after: None })),
+            ProxyError::Credential(CredentialFault::App(EndpointFault::Busy {
+                retry_after: None,
+            })),
             ProxyError::Workspace(SendFault::Connect("x".into())),
             ProxyError::LocalToken { presented: true },
             ProxyError::NoScopes,
@@ -350,7 +501,11 @@ mod tests {
             assert!(!matches!(error.status().as_u16(), 429 | 503), "{error}");
             assert!(error.to_response("r").headers().get(RETRY_AFTER).is_none());
         }
-        for error in [ProxyError::AgentNotReady, ProxyError::Overloaded, ProxyError::SessionsFull] {
+        for error in [
+            ProxyError::AgentNotReady,
+            ProxyError::Overloaded,
+            ProxyError::SessionsFull,
+        ] {
             assert_eq!(error.status(), StatusCode::SERVICE_UNAVAILABLE);
             assert!(error.to_response("r").headers().get(RETRY_AFTER).is_some());
         }
@@ -358,13 +513,28 @@ mod tests {
 
     #[test]
     fn a_refused_user_token_gets_one_of_three_words() {
-        for fault in [TokenFault::BadSignature, TokenFault::WrongAudience, TokenFault::BadClaim("sub")] {
+        for fault in [
+            TokenFault::BadSignature,
+            TokenFault::WrongAudience,
+            TokenFault::BadClaim("sub"),
+        ] {
             let error = ProxyError::Token(fault);
             assert_eq!(error.reason(), "token_invalid");
             assert_eq!(error.public(), "the user token is invalid");
-            assert!(error.to_response("r").headers().contains_key(WWW_AUTHENTICATE));
+            assert!(
+                error
+                    .to_response("r")
+                    .headers()
+                    .contains_key(WWW_AUTHENTICATE)
+            );
         }
-        assert_eq!(ProxyError::Token(TokenFault::Missing).reason(), "token_missing");
-        assert_eq!(ProxyError::Token(TokenFault::Expired).reason(), "token_expired");
+        assert_eq!(
+            ProxyError::Token(TokenFault::Missing).reason(),
+            "token_missing"
+        );
+        assert_eq!(
+            ProxyError::Token(TokenFault::Expired).reason(),
+            "token_expired"
+        );
     }
 }

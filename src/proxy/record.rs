@@ -16,7 +16,9 @@ use http_body_util::BodyExt as _;
 use uuid::Uuid;
 
 use crate::domain::ask::Resource;
-use crate::domain::audit::{Decision, Event, Identity, Record, Resource as AuditResource, Text, User};
+use crate::domain::audit::{
+    Decision, Event, Identity, Record, Resource as AuditResource, Text, User,
+};
 use crate::domain::headers;
 use crate::domain::policy::{self, Denial, Grant, Route};
 use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
@@ -92,11 +94,24 @@ impl RequestRecord {
 
     /// Notes the method and path (without the query), and the ids that the caller brought for correlation.
     pub fn asks(&mut self, method: &http::Method, path: &str, headers: &HeaderMap) {
-        self.base.method = Some(known_method(method).map_or_else(|| Text::from(method.as_str().to_owned()), Text::Fixed));
+        self.base.method = Some(
+            known_method(method)
+                .map_or_else(|| Text::from(method.as_str().to_owned()), Text::Fixed),
+        );
         self.base.path = Some(Text::from(Arc::<str>::from(path)));
-        let claimed = headers.get(headers::REQUEST_ID).and_then(|v| v.to_str().ok()).filter(|v| v.len() <= 128);
-        self.base.request_id = Some(claimed.map_or_else(|| Text::Shared(Arc::clone(&self.request_id)), |v| Text::from(v.to_owned())));
-        self.base.trace_id = headers.get("traceparent").and_then(|v| v.to_str().ok()).and_then(trace_id).map(|id| Text::from(id.to_owned()));
+        let claimed = headers
+            .get(headers::REQUEST_ID)
+            .and_then(|v| v.to_str().ok())
+            .filter(|v| v.len() <= 128);
+        self.base.request_id = Some(claimed.map_or_else(
+            || Text::Shared(Arc::clone(&self.request_id)),
+            |v| Text::from(v.to_owned()),
+        ));
+        self.base.trace_id = headers
+            .get("traceparent")
+            .and_then(|v| v.to_str().ok())
+            .and_then(trace_id)
+            .map(|id| Text::from(id.to_owned()));
     }
 
     /// Notes on whose behalf, and in which session.
@@ -108,7 +123,10 @@ impl RequestRecord {
     /// Notes what the call touches.
     pub fn touches(&mut self, operation: Option<&Arc<str>>, resources: &[Resource<'_>]) {
         self.base.operation = operation.map(|id| Text::Shared(Arc::clone(id)));
-        self.base.resource = resources.first().map(|r| AuditResource { kind: Text::from(r.kind.to_owned()), id: Text::from(r.id.to_string()) });
+        self.base.resource = resources.first().map(|r| AuditResource {
+            kind: Text::from(r.kind.to_owned()),
+            id: Text::from(r.id.to_string()),
+        });
     }
 
     /// Notes a decision in favour.
@@ -125,7 +143,10 @@ impl RequestRecord {
     /// Notes a decision against.
     pub fn denied(&mut self, denial: &Denial) {
         self.route.clone_from(&denial.route);
-        self.base.route = denial.route.as_ref().map(|route| Text::Shared(Arc::clone(&route.name)));
+        self.base.route = denial
+            .route
+            .as_ref()
+            .map(|route| Text::Shared(Arc::clone(&route.name)));
     }
 
     /// Writes the intent and waits until it is in the log.
@@ -147,16 +168,29 @@ impl RequestRecord {
     }
 
     /// The far side has answered: from here on the body carries the record to its end.
-    pub fn answered(mut self, response: Response<Body>, receipt: Option<Receipt>) -> Response<Body> {
+    pub fn answered(
+        mut self,
+        response: Response<Body>,
+        receipt: Option<Receipt>,
+    ) -> Response<Body> {
         self.receipt = receipt;
         self.status = response.status().as_u16();
         self.base.status = Some(self.status);
         if self.direction == Direction::Outbound {
-            let id = response.headers().get(headers::REQUEST_ID).and_then(|v| v.to_str().ok());
+            let id = response
+                .headers()
+                .get(headers::REQUEST_ID)
+                .and_then(|v| v.to_str().ok());
             self.base.upstream_request_id = id.map(|id| Text::from(id.to_owned()));
         }
         self.own_share();
-        response.map(|body| Recorded { body, record: Some(self) }.boxed_unsync())
+        response.map(|body| {
+            Recorded {
+                body,
+                record: Some(self),
+            }
+            .boxed_unsync()
+        })
     }
 
     /// The request is refused: writes the denial and makes the answer.
@@ -166,7 +200,11 @@ impl RequestRecord {
         self.status = response.status().as_u16();
         self.base.status = Some(self.status);
         self.base.reason = Some(Text::Fixed(reason));
-        self.base.event = if matches!(error, ProxyError::Token(_)) { Event::TokenRejected } else { Event::Denial };
+        self.base.event = if matches!(error, ProxyError::Token(_)) {
+            Event::TokenRejected
+        } else {
+            Event::Denial
+        };
         // With a receipt the call was allowed and failed on its way: its outcome says so.
         if receipt.is_none() {
             self.base.decision = Some(Decision::Deny);
@@ -186,7 +224,10 @@ impl RequestRecord {
     }
 
     fn own_share(&self) {
-        self.sinks.metrics.overhead(self.direction, self.started.elapsed().saturating_sub(self.waited));
+        self.sinks.metrics.overhead(
+            self.direction,
+            self.started.elapsed().saturating_sub(self.waited),
+        );
     }
 
     /// The one end of every request: counts it, and writes the outcome if there was an intent.
@@ -210,7 +251,8 @@ impl RequestRecord {
             record.reason = ending.map(Text::Fixed).or(record.reason);
             record.bytes_sent = Some(self.sent.load(Ordering::Relaxed));
             record.bytes_received = Some(self.received);
-            record.duration_ms = Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            record.duration_ms =
+                Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
             audit.outcome(receipt, record);
         }
         tracing::debug!(call = %self.call, direction = self.direction.as_str(), status = self.status, ending, "request ended");
@@ -233,7 +275,10 @@ impl HttpBody for Recorded {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         match &frame {
@@ -278,7 +323,9 @@ impl Drop for Recorded {
 }
 
 fn known_method(method: &http::Method) -> Option<&'static str> {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"].into_iter().find(|known| *known == method.as_str())
+    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
 }
 
 /// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).
@@ -305,7 +352,10 @@ mod tests {
 
     #[test]
     fn only_a_whole_trace_id_is_taken() {
-        assert_eq!(trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(
+            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
         assert_eq!(trace_id("00-xyz-1-01"), None);
         assert_eq!(trace_id(""), None);
     }

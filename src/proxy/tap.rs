@@ -22,7 +22,11 @@ pub const REWRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Calls `found` with a top-level string member of a JSON answer once it has gone by.
 pub fn tap(body: Body, field: &str, found: impl FnOnce(&str) + Send + 'static) -> Body {
-    Tapped { body, scanner: Some((Scanner::new(field), Box::new(found))) }.boxed_unsync()
+    Tapped {
+        body,
+        scanner: Some((Scanner::new(field), Box::new(found))),
+    }
+    .boxed_unsync()
 }
 
 type Found = Box<dyn FnOnce(&str) + Send>;
@@ -36,7 +40,10 @@ impl HttpBody for Tapped {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(Frame::data_ref))
             && let (Some(data), Some((mut scanner, found))) = (data, self.scanner.take())
@@ -80,7 +87,14 @@ struct Scanner {
 
 impl Scanner {
     fn new(field: &str) -> Self {
-        Self { field: field.into(), depth: 0, string: None, last: None, key: None, seen: 0 }
+        Self {
+            field: field.into(),
+            depth: 0,
+            string: None,
+            last: None,
+            key: None,
+            seen: 0,
+        }
     }
 
     fn feed(&mut self, data: &[u8]) -> Step {
@@ -135,20 +149,30 @@ impl Scanner {
 ///
 /// # Errors
 /// When the answer breaks off or is longer than [`REWRITE_BYTES_MAX`].
-pub async fn remove_member(response: Response<Body>, member: &str) -> Result<Response<Body>, BoxError> {
+pub async fn remove_member(
+    response: Response<Body>,
+    member: &str,
+) -> Result<Response<Body>, BoxError> {
     let (mut parts, body) = response.into_parts();
     let bytes = read_limited(body, REWRITE_BYTES_MAX).await?;
     let Ok(mut json) = serde_json::from_slice::<Value>(&bytes) else {
         return Ok(Response::from_parts(parts, full(bytes)));
     };
     let (parents, last) = member.rsplit_once('.').unwrap_or(("", member));
-    let parent = parents.split('.').filter(|p| !p.is_empty()).try_fold(&mut json, |at, name| at.get_mut(name));
-    let removed = parent.and_then(Value::as_object_mut).and_then(|members| members.remove(last));
+    let parent = parents
+        .split('.')
+        .filter(|p| !p.is_empty())
+        .try_fold(&mut json, |at, name| at.get_mut(name));
+    let removed = parent
+        .and_then(Value::as_object_mut)
+        .and_then(|members| members.remove(last));
     if removed.is_none() {
         return Ok(Response::from_parts(parts, full(bytes)));
     }
     let text = json.to_string();
-    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+    parts
+        .headers
+        .insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     Ok(Response::from_parts(parts, full(text)))
 }
 
@@ -172,12 +196,18 @@ mod tests {
 
     #[test]
     fn only_the_top_level_member_is_found() {
-        assert_eq!(scan(&[br#"{"statement_id": "a\"b", "x": 1}"#]).as_deref(), Some("a\"b"));
+        assert_eq!(
+            scan(&[br#"{"statement_id": "a\"b", "x": 1}"#]).as_deref(),
+            Some("a\"b")
+        );
         assert_eq!(scan(&[br#"{"x": {"statement_id": "inner"}, "y": ["statement_id", "z"], "statement_id":"outer"}"#]).as_deref(), Some("outer"));
         assert_eq!(scan(&[br#"{"x": "statement_id", "y": "v"}"#]), None);
         assert_eq!(scan(&[br#"["statement_id", "v"]"#]), None);
         assert_eq!(scan(&[br#"{"statement_id": 7}"#]), None);
-        assert_eq!(scan(&[br#"{"a": "} \\" , "statement_id":"v"}"#]).as_deref(), Some("v"));
+        assert_eq!(
+            scan(&[br#"{"a": "} \\" , "statement_id":"v"}"#]).as_deref(),
+            Some("v")
+        );
     }
 
     proptest! {
@@ -192,7 +222,11 @@ mod tests {
     #[tokio::test]
     async fn the_tap_changes_nothing_and_tells_before_the_bytes_leave() {
         let (sender, receiver) = mpsc::channel();
-        let body = tap(full(r#"{"statement_id":"s1"}"#), "statement_id", move |id| sender.send(id.to_owned()).unwrap());
+        let body = tap(
+            full(r#"{"statement_id":"s1"}"#),
+            "statement_id",
+            move |id| sender.send(id.to_owned()).unwrap(),
+        );
         let bytes = body.collect().await.unwrap().to_bytes();
         assert_eq!(&bytes[..], br#"{"statement_id":"s1"}"#);
         assert_eq!(receiver.try_recv().unwrap(), "s1");
@@ -201,10 +235,24 @@ mod tests {
     #[tokio::test]
     async fn a_member_is_removed_and_the_rest_kept() {
         let rewrite = |text: &'static str| async move {
-            let response = remove_member(Response::new(full(text)), "status.index_url").await.unwrap();
-            String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+            let response = remove_member(Response::new(full(text)), "status.index_url")
+                .await
+                .unwrap();
+            String::from_utf8(
+                response
+                    .into_body()
+                    .collect()
+                    .await
+                    .unwrap()
+                    .to_bytes()
+                    .to_vec(),
+            )
+            .unwrap()
         };
-        assert_eq!(rewrite(r#"{"name":"i","status":{"index_url":"https://x","ready":true}}"#).await, r#"{"name":"i","status":{"ready":true}}"#);
+        assert_eq!(
+            rewrite(r#"{"name":"i","status":{"index_url":"https://x","ready":true}}"#).await,
+            r#"{"name":"i","status":{"ready":true}}"#
+        );
         assert_eq!(rewrite(r#"{"name" : "i"}"#).await, r#"{"name" : "i"}"#);
         assert_eq!(rewrite("not json").await, "not json");
     }

@@ -69,12 +69,23 @@ impl CredentialSource {
     ///
     /// # Errors
     /// [`CredentialFault`]; there is never another identity instead.
-    pub async fn resolve(&self, grant: &Grant, caller: &Caller) -> Result<Credential, CredentialFault> {
+    pub async fn resolve(
+        &self,
+        grant: &Grant,
+        caller: &Caller,
+    ) -> Result<Credential, CredentialFault> {
         match (grant.identity(), caller) {
             (Identity::App, Caller::App | Caller::User(_)) => {
                 let scopes = needed(grant.scope());
-                let token = self.app.token(&scopes).await.map_err(CredentialFault::App)?;
-                Ok(Credential { header: token.header().clone(), replaceable: Some((scopes, token)) })
+                let token = self
+                    .app
+                    .token(&scopes)
+                    .await
+                    .map_err(CredentialFault::App)?;
+                Ok(Credential {
+                    header: token.header().clone(),
+                    replaceable: Some((scopes, token)),
+                })
             }
             (Identity::User, Caller::User(session)) => self.user(session, grant.scope()).await,
             (Identity::User, Caller::App) => Err(CredentialFault::NoSession),
@@ -83,26 +94,50 @@ impl CredentialSource {
 
     /// Forgets a credential that the workspace refused; whether another one may be tried.
     pub fn refused(&self, credential: &Credential) -> bool {
-        let Some((scopes, token)) = &credential.replaceable else { return false };
+        let Some((scopes, token)) = &credential.replaceable else {
+            return false;
+        };
         self.app.invalidate(scopes, token);
         true
     }
 
-    async fn user(&self, session: &Session, scope: Option<&Scope>) -> Result<Credential, CredentialFault> {
+    async fn user(
+        &self,
+        session: &Session,
+        scope: Option<&Scope>,
+    ) -> Result<Credential, CredentialFault> {
         let token = session.token();
         if let Some(exchange) = &self.exchange {
-            let subject = Subject { digest: token.digest(), token: token.secret(), expires: token.expires() };
-            let scopes = scope.map_or_else(|| session.scopes(), |scope| ScopeSet::new([scope.clone()]));
-            let exchanged = exchange.token(subject, &scopes).await.map_err(CredentialFault::Exchange)?;
-            return Ok(Credential { header: exchanged.header().clone(), replaceable: None });
+            let subject = Subject {
+                digest: token.digest(),
+                token: token.secret(),
+                expires: token.expires(),
+            };
+            let scopes =
+                scope.map_or_else(|| session.scopes(), |scope| ScopeSet::new([scope.clone()]));
+            let exchanged = exchange
+                .token(subject, &scopes)
+                .await
+                .map_err(CredentialFault::Exchange)?;
+            return Ok(Credential {
+                header: exchanged.header().clone(),
+                replaceable: None,
+            });
         }
-        let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose())).map_err(|_| CredentialFault::Header)?;
+        let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose()))
+            .map_err(|_| CredentialFault::Header)?;
         header.set_sensitive(true);
-        Ok(Credential { header, replaceable: None })
+        Ok(Credential {
+            header,
+            replaceable: None,
+        })
     }
 }
 
 /// What to ask the token endpoint for: just what the call needs, or everything where nobody knows.
 fn needed(scope: Option<&Scope>) -> ScopeSet {
-    scope.map_or_else(|| ScopeSet::parse(["all-apis"]), |scope| ScopeSet::new([scope.clone()]))
+    scope.map_or_else(
+        || ScopeSet::parse(["all-apis"]),
+        |scope| ScopeSet::new([scope.clone()]),
+    )
 }

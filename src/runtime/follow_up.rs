@@ -49,12 +49,16 @@ impl FollowUps {
 
     /// What is known of the id that a request names.
     pub fn view(&self, operation: Option<&Operation>, path: &CanonicalPath) -> FollowUpView {
-        let Some((kind, id)) = operation.and_then(|operation| crate::domain::ask::follow_up_id(operation, path)) else {
+        let Some((kind, id)) =
+            operation.and_then(|operation| crate::domain::ask::follow_up_id(operation, path))
+        else {
             return FollowUpView::None;
         };
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = table.bindings.get(&(Arc::from(kind), Box::from(&*id)));
-        found.map_or(FollowUpView::Unknown, |bound| FollowUpView::Bound(bound.clone()))
+        found.map_or(FollowUpView::Unknown, |bound| {
+            FollowUpView::Bound(bound.clone())
+        })
     }
 }
 
@@ -75,20 +79,36 @@ mod tests {
     #[test]
     fn the_first_binding_stands_and_others_are_unknown() {
         let table = FollowUps::default();
-        let mine = Bound { owner: Owner::App, resource: None };
-        let other = Bound { owner: Owner::User(crate::domain::identity::UserId::parse("bob").unwrap()), resource: None };
+        let mine = Bound {
+            owner: Owner::App,
+            resource: None,
+        };
+        let other = Bound {
+            owner: Owner::User(crate::domain::identity::UserId::parse("bob").unwrap()),
+            resource: None,
+        };
         table.bind(&"statement".into(), "s1", mine.clone());
         table.bind(&"statement".into(), "s1", other);
         assert_eq!(view(&table, "s1"), FollowUpView::Bound(mine));
         assert_eq!(view(&table, "s2"), FollowUpView::Unknown);
-        assert_eq!(table.view(None, &CanonicalPath::parse("/x").unwrap()), FollowUpView::None);
+        assert_eq!(
+            table.view(None, &CanonicalPath::parse("/x").unwrap()),
+            FollowUpView::None
+        );
     }
 
     #[test]
     fn the_oldest_binding_is_forgotten_past_the_limit() {
         let table = FollowUps::default();
         for i in 0..=FOLLOW_UPS_MAX {
-            table.bind(&"statement".into(), &format!("s{i}"), Bound { owner: Owner::App, resource: None });
+            table.bind(
+                &"statement".into(),
+                &format!("s{i}"),
+                Bound {
+                    owner: Owner::App,
+                    resource: None,
+                },
+            );
         }
         assert_eq!(view(&table, "s0"), FollowUpView::Unknown);
         assert!(matches!(view(&table, "s1"), FollowUpView::Bound(_)));

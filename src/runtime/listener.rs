@@ -77,7 +77,11 @@ impl Listener {
     pub async fn bind(address: SocketAddr, limits: ListenerLimits) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, limits })
+        Ok(Self {
+            socket,
+            address,
+            limits,
+        })
     }
 
     /// The address it is bound to, with the real port where 0 was asked for.
@@ -108,8 +112,12 @@ impl Listener {
             };
             // A peer that has gone already is found out by the first read.
             let _ = stream.set_nodelay(true);
-            let peer = Peer { remote, local: self.address };
-            let (builder, service, stop, limits) = (builder.clone(), service.clone(), stop.clone(), self.limits);
+            let peer = Peer {
+                remote,
+                local: self.address,
+            };
+            let (builder, service, stop, limits) =
+                (builder.clone(), service.clone(), stop.clone(), self.limits);
             tasks.spawn(async move {
                 connection(&builder, stream, peer, service, stop, limits).await;
                 drop(slot);
@@ -139,14 +147,24 @@ fn server(limits: ListenerLimits) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn connection<S, F>(builder: &Builder<TokioExecutor>, stream: TcpStream, peer: Peer, service: S, stop: CancellationToken, limits: ListenerLimits)
-where
+async fn connection<S, F>(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    peer: Peer,
+    service: S,
+    stop: CancellationToken,
+    limits: ListenerLimits,
+) where
     S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let begun = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&begun);
-    let guarded = FirstRequestGuard { stream, begun, limit: Box::pin(tokio::time::sleep(limits.first_head_time)) };
+    let guarded = FirstRequestGuard {
+        stream,
+        begun,
+        limit: Box::pin(tokio::time::sleep(limits.first_head_time)),
+    };
     let handler = service_fn(move |request| {
         seen.store(true, Ordering::Relaxed);
         let answer = service(request, peer);
@@ -174,7 +192,11 @@ struct FirstRequestGuard {
 }
 
 impl AsyncRead for FirstRequestGuard {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if let Poll::Ready(done) = Pin::new(&mut self.stream).poll_read(context, buffer) {
             return Poll::Ready(done);
         }
@@ -182,12 +204,19 @@ impl AsyncRead for FirstRequestGuard {
             return Poll::Pending;
         }
         ready!(self.limit.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "no request in time")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "no request in time",
+        )))
     }
 }
 
 impl AsyncWrite for FirstRequestGuard {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -199,7 +228,11 @@ impl AsyncWrite for FirstRequestGuard {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -214,12 +247,23 @@ mod tests {
     use crate::runtime::http_client::full;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    const LIMITS: ListenerLimits =
-        ListenerLimits { connections_max: 2, first_head_time: Duration::from_millis(100), idle_time: Duration::from_secs(5), head_bytes_max: 8192, headers_max: 10 };
+    const LIMITS: ListenerLimits = ListenerLimits {
+        connections_max: 2,
+        first_head_time: Duration::from_millis(100),
+        idle_time: Duration::from_secs(5),
+        head_bytes_max: 8192,
+        headers_max: 10,
+    };
 
     async fn start() -> (SocketAddr, CancellationToken, TaskTracker) {
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), LIMITS).await.unwrap();
-        let (address, stop, tasks) = (listener.address(), CancellationToken::new(), TaskTracker::new());
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), LIMITS)
+            .await
+            .unwrap();
+        let (address, stop, tasks) = (
+            listener.address(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
         let hello = |_request, _peer| async { Response::new(full("hello")) };
         tokio::spawn(listener.serve(hello, stop.clone(), tasks.clone()));
         (address, stop, tasks)
@@ -229,15 +273,31 @@ mod tests {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("the connection must end by itself").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer))
+            .await
+            .expect("the connection must end by itself")
+            .unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
 
     #[tokio::test]
     async fn requests_are_served_and_connections_that_say_nothing_are_ended() {
         let (address, _stop, _tasks) = start().await;
-        assert!(exchange(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.ends_with("hello"));
-        for silent in [&b""[..], b"P", b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nhost: x\r\nx: "] {
+        assert!(
+            exchange(
+                address,
+                b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
+            .await
+            .ends_with("hello")
+        );
+        for silent in [
+            &b""[..],
+            b"P",
+            b"PRI * HTTP/2.0\r\n",
+            b"GET / HTTP/1.1\r\n",
+            b"GET / HTTP/1.1\r\nhost: x\r\nx: ",
+        ] {
             let answer = exchange(address, silent).await;
             assert!(!answer.contains("hello"), "{silent:?}: {answer}");
         }
@@ -247,18 +307,26 @@ mod tests {
     async fn too_many_headers_are_refused_and_the_connection_closed() {
         let (address, _stop, _tasks) = start().await;
         let head = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(50));
-        assert!(exchange(address, head.as_bytes()).await.starts_with("HTTP/1.1 431"));
+        assert!(
+            exchange(address, head.as_bytes())
+                .await
+                .starts_with("HTTP/1.1 431")
+        );
     }
 
     #[tokio::test]
     async fn a_drain_ends_idle_connections_and_accepts_no_more() {
         let (address, stop, tasks) = start().await;
         let mut idle = TcpStream::connect(address).await.unwrap();
-        idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
         let mut first = [0u8; 12];
         idle.read_exact(&mut first).await.unwrap();
         stop.cancel();
         tasks.close();
-        tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await.expect("drained");
+        tokio::time::timeout(Duration::from_secs(10), tasks.wait())
+            .await
+            .expect("drained");
     }
 }

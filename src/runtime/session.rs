@@ -14,6 +14,7 @@ use base64::Engine as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::domain::audit::User;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::identity::{ClientId, UserId};
 use crate::domain::scope::ScopeSet;
@@ -62,6 +63,8 @@ pub enum SessionFault {
 #[derive(Debug)]
 pub struct Session {
     id: Uuid,
+    label: Arc<str>,
+    user: Arc<User>,
     subject: UserId,
     client: Option<ClientId>,
     in_flight: AtomicUsize,
@@ -79,9 +82,14 @@ struct State {
 }
 
 impl Session {
-    /// The id in audit records; tells nothing about the token.
-    pub fn id(&self) -> Uuid {
-        self.id
+    /// The id as audit records spell it; tells nothing about the token.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// On whose behalf, as audit records say it.
+    pub fn user(&self) -> &Arc<User> {
+        &self.user
     }
 
     /// The verified subject.
@@ -105,7 +113,8 @@ impl Session {
 
     fn is_live(&self, now: Timestamp, settings: &SessionSettings) -> bool {
         let state = self.state();
-        let held = self.in_flight.load(Ordering::Acquire) > 0 || state.released.elapsed() < settings.linger;
+        let held = self.in_flight.load(Ordering::Acquire) > 0
+            || state.released.elapsed() < settings.linger;
         held && now < state.token.expires() && state.last_use.elapsed() < settings.ttl
     }
 }
@@ -192,7 +201,11 @@ impl SessionTable {
     ///
     /// # Errors
     /// When the system gives no random bytes.
-    pub fn new(settings: SessionSettings, clock: Arc<dyn Clock>, metrics: Metrics) -> Result<Self, RandomUnavailable> {
+    pub fn new(
+        settings: SessionSettings,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, RandomUnavailable> {
         let mut bytes = zeroize::Zeroizing::new([0u8; 32]);
         rand::fill(bytes.as_mut_slice()).map_err(|_| RandomUnavailable)?;
         let jwt = match settings.format {
@@ -200,7 +213,17 @@ impl SessionTable {
             SessionFormat::Jwt => Some(SessionJwt::new(settings.issuer.clone())?),
         };
         let key = hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice());
-        Ok(Self { settings, clock, metrics, key, jwt, tables: RwLock::default(), app: AppToken { started: Instant::now() } })
+        Ok(Self {
+            settings,
+            clock,
+            metrics,
+            key,
+            jwt,
+            tables: RwLock::default(),
+            app: AppToken {
+                started: Instant::now(),
+            },
+        })
     }
 
     /// The session of a verified token: the one that this very token opened, or a new one. Every live session of the same user
@@ -208,17 +231,36 @@ impl SessionTable {
     ///
     /// # Errors
     /// [`SessionFault`]: the table is full even after the dead are swept out.
-    pub fn open(&self, token: &Arc<VerifiedToken>, scopes: &ScopeSet) -> Result<Opened, SessionFault> {
+    pub fn open(
+        &self,
+        token: &Arc<VerifiedToken>,
+        scopes: &ScopeSet,
+    ) -> Result<Opened, SessionFault> {
         if let Some(found) = self.find_by_user_token(token)? {
             return Ok(found);
         }
         self.sweep_if_full()?;
+        let id = Uuid::now_v7();
+        let user = User {
+            sub: token.subject().clone(),
+            email: token.email().cloned(),
+            verified: true,
+            client_id: token.client_id().cloned(),
+            token_id: Some(token.token_id().to_owned().into()),
+        };
         let session = Arc::new(Session {
-            id: Uuid::now_v7(),
+            id,
+            label: id.to_string().into(),
+            user: Arc::new(user),
             subject: token.subject().clone(),
             client: token.client_id().cloned(),
             in_flight: AtomicUsize::new(0),
-            state: Mutex::new(State { token: Arc::clone(token), scopes: scopes.clone(), last_use: Instant::now(), released: Instant::now() }),
+            state: Mutex::new(State {
+                token: Arc::clone(token),
+                scopes: scopes.clone(),
+                last_use: Instant::now(),
+                released: Instant::now(),
+            }),
         });
         let local = self.local_token(&session, token)?;
         let lease = Lease::new(Arc::clone(&session));
@@ -234,21 +276,37 @@ impl SessionTable {
         }
         let digest = local.digest();
         tables.by_local.insert(digest, Arc::clone(&session));
-        tables.by_user_token.insert(token.digest(), (session, digest));
+        tables
+            .by_user_token
+            .insert(token.digest(), (session, digest));
         self.metrics.sessions(tables.by_local.len());
         self.metrics.session_opened();
-        Ok(Opened { lease, token: local, fresh: true })
+        Ok(Opened {
+            lease,
+            token: local,
+            fresh: true,
+        })
     }
 
-    fn find_by_user_token(&self, token: &Arc<VerifiedToken>) -> Result<Option<Opened>, SessionFault> {
+    fn find_by_user_token(
+        &self,
+        token: &Arc<VerifiedToken>,
+    ) -> Result<Option<Opened>, SessionFault> {
         let found = {
             let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-            tables.by_user_token.get(&token.digest()).map(|(session, _)| Arc::clone(session))
+            tables
+                .by_user_token
+                .get(&token.digest())
+                .map(|(session, _)| Arc::clone(session))
         };
         match found.filter(|session| session.is_live(self.clock.now(), &self.settings)) {
             Some(session) => {
                 let local = self.local_token(&session, token)?;
-                Ok(Some(Opened { lease: Lease::new(session), token: local, fresh: false }))
+                Ok(Some(Opened {
+                    lease: Lease::new(session),
+                    token: local,
+                    fresh: false,
+                }))
             }
             None => Ok(None),
         }
@@ -257,8 +315,16 @@ impl SessionTable {
     /// A live session by what the agent holds.
     pub fn find(&self, presented: &str) -> Option<Arc<Session>> {
         let digest = Digest::of(&[presented.as_bytes()]);
-        let session = self.tables.read().unwrap_or_else(PoisonError::into_inner).by_local.get(&digest).cloned()?;
-        session.is_live(self.clock.now(), &self.settings).then_some(session)
+        let session = self
+            .tables
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_local
+            .get(&digest)
+            .cloned()?;
+        session
+            .is_live(self.clock.now(), &self.settings)
+            .then_some(session)
     }
 
     /// A live session that came back from loopback, kept alive for that request too (PRODUCT 5.3).
@@ -283,7 +349,10 @@ impl SessionTable {
 
     fn is_app(&self, presented: &str) -> bool {
         let epoch = self.app_epoch();
-        [epoch, epoch.saturating_sub(1)].iter().any(|e| self.derive(APP_PREFIX, &[b"app", &e.to_be_bytes()]).matches(presented.as_bytes()))
+        [epoch, epoch.saturating_sub(1)].iter().any(|e| {
+            self.derive(APP_PREFIX, &[b"app", &e.to_be_bytes()])
+                .matches(presented.as_bytes())
+        })
     }
 
     fn app_epoch(&self) -> u64 {
@@ -302,7 +371,10 @@ impl SessionTable {
             }
             live
         });
-        let Tables { by_local, by_user_token } = &mut *tables;
+        let Tables {
+            by_local,
+            by_user_token,
+        } = &mut *tables;
         by_user_token.retain(|_, (_, local)| by_local.contains_key(local));
         self.metrics.sessions(by_local.len());
         ended
@@ -310,7 +382,11 @@ impl SessionTable {
 
     /// The number of live sessions, and of sessions that are in use by a request.
     pub fn len(&self) -> usize {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).by_local.len()
+        self.tables
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_local
+            .len()
     }
 
     /// Whether nobody has a session.
@@ -328,13 +404,23 @@ impl SessionTable {
             return Ok(());
         }
         self.sweep();
-        if self.len() < self.settings.sessions_max { Ok(()) } else { Err(SessionFault::Full) }
+        if self.len() < self.settings.sessions_max {
+            Ok(())
+        } else {
+            Err(SessionFault::Full)
+        }
     }
 
-    fn local_token(&self, session: &Session, token: &VerifiedToken) -> Result<Secret, SessionFault> {
+    fn local_token(
+        &self,
+        session: &Session,
+        token: &VerifiedToken,
+    ) -> Result<Secret, SessionFault> {
         match &self.jwt {
             None => Ok(self.derive(SESSION_PREFIX, &[b"session", session.id.as_bytes()])),
-            Some(jwt) => jwt.sign(session.id, token, &session.scopes()).map_err(|_| SessionFault::Sign),
+            Some(jwt) => jwt
+                .sign(session.id, token, &session.scopes())
+                .map_err(|_| SessionFault::Sign),
         }
     }
 
@@ -346,7 +432,8 @@ impl SessionTable {
         }
         let mut text = String::with_capacity(prefix.len() + 43);
         text.push_str(prefix);
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode_string(context.sign().as_ref(), &mut text);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .encode_string(context.sign().as_ref(), &mut text);
         Secret::new(text)
     }
 }

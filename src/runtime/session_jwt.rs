@@ -33,14 +33,24 @@ impl SessionJwt {
         let public = pair.public_key().as_ref();
         let kid = Digest::of(&[public]).short();
         let jwks = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": kid, "x": URL_SAFE_NO_PAD.encode(public)}]});
-        Ok(Self { issuer, kid, key: EncodingKey::from_ed_der(document.as_ref()), jwks })
+        Ok(Self {
+            issuer,
+            kid,
+            key: EncodingKey::from_ed_der(document.as_ref()),
+            jwks,
+        })
     }
 
     /// The token of one session: the same bytes each time it is asked for the same session.
     ///
     /// # Errors
     /// When the library refuses its own key.
-    pub fn sign(&self, session: Uuid, token: &VerifiedToken, scopes: &ScopeSet) -> Result<Secret, jsonwebtoken::errors::Error> {
+    pub fn sign(
+        &self,
+        session: Uuid,
+        token: &VerifiedToken,
+        scopes: &ScopeSet,
+    ) -> Result<Secret, jsonwebtoken::errors::Error> {
         let mut header = Header::new(Algorithm::EdDSA);
         header.kid = Some(self.kid.clone());
         let claims = json!({

@@ -38,9 +38,20 @@ impl Door {
     /// # Errors
     /// When the origin cannot be an HTTP authority.
     pub fn to_origin(http: Arc<dyn HttpSend>, origin: &WorkspaceOrigin) -> Result<Self, BadOrigin> {
-        let authority = origin.authority().parse().map_err(|_| BadOrigin(origin.authority().to_owned()))?;
-        let scheme = if origin.scheme() == "http" { Scheme::HTTP } else { Scheme::HTTPS };
-        Ok(Self { http, scheme, authority })
+        let authority = origin
+            .authority()
+            .parse()
+            .map_err(|_| BadOrigin(origin.authority().to_owned()))?;
+        let scheme = if origin.scheme() == "http" {
+            Scheme::HTTP
+        } else {
+            Scheme::HTTPS
+        };
+        Ok(Self {
+            http,
+            scheme,
+            authority,
+        })
     }
 
     /// The door to the agent: plain HTTP on this machine.
@@ -48,8 +59,15 @@ impl Door {
     /// # Errors
     /// When the address has no authority.
     pub fn to_agent_at(http: Arc<dyn HttpSend>, agent: &Uri) -> Result<Self, BadOrigin> {
-        let authority = agent.authority().cloned().ok_or_else(|| BadOrigin(agent.to_string()))?;
-        Ok(Self { http, scheme: Scheme::HTTP, authority })
+        let authority = agent
+            .authority()
+            .cloned()
+            .ok_or_else(|| BadOrigin(agent.to_string()))?;
+        Ok(Self {
+            http,
+            scheme: Scheme::HTTP,
+            authority,
+        })
     }
 
     /// Host and port.
@@ -62,7 +80,12 @@ impl Door {
             Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
             None => PathAndQuery::try_from(path),
         };
-        Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(target.ok()?).build().ok()
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(target.ok()?)
+            .build()
+            .ok()
     }
 }
 
@@ -80,7 +103,6 @@ pub struct OutboundParts<'a> {
 }
 
 /// A call that may leave. Its arguments are the proof: a credential (made only from a grant) and the receipt of its record.
-#[derive(Debug)]
 pub struct AuthorizedRequest {
     request: Request<Body>,
     receipt: Receipt,
@@ -91,8 +113,16 @@ impl AuthorizedRequest {
     ///
     /// # Errors
     /// Gives the receipt back when the target cannot be a URI, which a canonical path rules out.
-    pub fn new(door: &Door, parts: OutboundParts<'_>, body: Body, credential: &Credential, receipt: Receipt) -> Result<Self, Receipt> {
-        let Some(uri) = door.uri(parts.path.as_str(), parts.query) else { return Err(receipt) };
+    pub fn new(
+        door: &Door,
+        parts: OutboundParts<'_>,
+        body: Body,
+        credential: &Credential,
+        receipt: Receipt,
+    ) -> Result<Self, Receipt> {
+        let Some(uri) = door.uri(parts.path.as_str(), parts.query) else {
+            return Err(receipt);
+        };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.uri_mut() = uri;
@@ -104,7 +134,10 @@ impl AuthorizedRequest {
 }
 
 /// Sends an authorized call and hands its receipt back, for the outcome or for the one retry.
-pub async fn to_workspace(door: &Door, authorized: AuthorizedRequest) -> (Receipt, Result<Response<Body>, SendFault>) {
+pub async fn to_workspace(
+    door: &Door,
+    authorized: AuthorizedRequest,
+) -> (Receipt, Result<Response<Body>, SendFault>) {
     let AuthorizedRequest { request, receipt } = authorized;
     (receipt, door.http.send(request).await)
 }
@@ -132,12 +165,23 @@ pub struct AgentRequest(Request<Body>);
 impl AgentRequest {
     /// `parts` must have been stripped by `headers::strip_hop_by_hop` and `IdentityHeaders::take`; `None` when the target
     /// cannot be a URI.
-    pub fn new(door: &Door, names: &IdentityHeaders, parts: http::request::Parts, body: Body, identity: AgentIdentity<'_>) -> Option<Self> {
+    pub fn new(
+        door: &Door,
+        names: &IdentityHeaders,
+        parts: http::request::Parts,
+        body: Body,
+        identity: AgentIdentity<'_>,
+    ) -> Option<Self> {
         let uri = door.uri(parts.uri.path(), parts.uri.query())?;
         let mut request = Request::from_parts(parts, body);
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        if let AgentIdentity::Session { token, verified, claimed } = identity {
+        if let AgentIdentity::Session {
+            token,
+            verified,
+            claimed,
+        } = identity
+        {
             let headers = request.headers_mut();
             headers::set_identity(headers, verified, claimed);
             names.attach_session(headers, HeaderValue::from_str(token.expose()).ok()?);
