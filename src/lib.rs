@@ -23,3 +23,6 @@ pub mod runtime {
     pub mod single_flight;
     pub mod tls;
 }
+
+/// Floor 4: the process.
+pub mod audit_reader;
