@@ -81,3 +81,6 @@ pub mod embedded {
     pub mod workspace;
     pub mod world;
 }
+
+/// Floor 4: the process.
+pub mod audit_reader;

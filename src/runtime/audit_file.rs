@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use crate::domain::audit::chain::Chain;
 
-use layout::{beside, folder, rotated};
+use layout::{beside, folder, rotated, same_file};
 
 pub mod layout;
 pub mod resume;
@@ -301,25 +301,10 @@ fn private_folder(path: &Path) -> io::Result<()> {
 
 /// A rename survives a power loss only once its directory is flushed. Where that is not possible the rename still happened.
 fn sync_folder(path: &Path) {
-    let folder = folder(path).unwrap_or(Path::new("."));
+    let folder = folder(path).unwrap_or_else(|| Path::new("."));
     if let Err(cause) = File::open(folder).and_then(|folder| folder.sync_all()) {
         tracing::debug!(folder = %folder.display(), %cause, "the audit directory cannot be flushed");
     }
-}
-
-#[cfg(unix)]
-fn same_file(path: &Path, file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt as _;
-    let held = file.metadata()?;
-    Ok(
-        fs::metadata(path)
-            .is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())),
-    )
-}
-
-#[cfg(not(unix))]
-fn same_file(path: &Path, _: &File) -> io::Result<bool> {
-    path.try_exists()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! | `valetkey.jsonl.torn.0000000000000123` | an incomplete last line that a crash left, set aside before record 123 |
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ pub fn log_files(path: &Path) -> io::Result<Vec<PathBuf>> {
 pub fn rotated(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let name = path.file_name().unwrap_or_default();
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder(path).unwrap_or(Path::new(".")))? {
+    for entry in fs::read_dir(folder(path).unwrap_or_else(|| Path::new(".")))? {
         let entry = entry?.path();
         let first_seq = entry
             .file_stem()
@@ -116,4 +116,36 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 pub fn folder(path: &Path) -> Option<&Path> {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
+}
+
+/// Whether the path still names the open file.
+///
+/// # Errors
+/// When the open file cannot be asked.
+#[cfg(unix)]
+pub fn same_file(path: &Path, file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let held = file.metadata()?;
+    Ok(
+        fs::metadata(path)
+            .is_ok_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino())),
+    )
+}
+
+/// Whether the path still names a file: where there are no inodes, no more can be told.
+///
+/// # Errors
+/// When the directory cannot be asked.
+#[cfg(not(unix))]
+pub fn same_file(path: &Path, _: &File) -> io::Result<bool> {
+    path.try_exists()
+}
+
+/// Whether the name is that of a file beside the log which holds no records of it.
+pub fn is_companion(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    [".heads", ".heads.new", ".lock"]
+        .iter()
+        .any(|suffix| name.ends_with(suffix))
+        || name.contains(".torn.")
 }

@@ -46,6 +46,16 @@ pub struct Engine {
     /// When to flush; `None` while everything is flushed.
     sync_at: Option<Instant>,
     check_at: Instant,
+    /// The last field, so that the sink and its lock are gone when the end is announced.
+    _announce: AnnounceEnd,
+}
+
+struct AnnounceEnd(Arc<Shared>);
+
+impl Drop for AnnounceEnd {
+    fn drop(&mut self) {
+        self.0.ended.send_replace(true);
+    }
 }
 
 struct Failing {
@@ -63,6 +73,7 @@ impl Engine {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {
+            _announce: AnnounceEnd(Arc::clone(&shared)),
             shared,
             sink,
             chain,
@@ -336,7 +347,6 @@ impl Drop for Engine {
         drop(inbox);
         drop(jobs);
         self.shared.failed(left as u64);
-        self.shared.ended.send_replace(true);
     }
 }
 

@@ -17,16 +17,24 @@ const NOTE_FREE_PART: usize = 4;
 
 /// What callers and engine share.
 pub struct Shared {
+    /// What waits.
     pub inbox: Mutex<Inbox>,
+    /// Rung when the inbox is no longer empty.
     pub wake: Condvar,
+    /// Refuse or continue.
     pub on_failure: OnFailure,
     queue_records_max: usize,
+    /// The longest wait of an intent.
     pub write_wait_max: Duration,
+    /// Counts records and failures.
     pub metrics: Metrics,
+    /// Turns true when the engine has gone.
     pub ended: watch::Sender<bool>,
 }
 
+/// The queue itself and what callers need to know of the engine.
 pub struct Inbox {
+    /// Not yet taken by the engine, in order.
     pub jobs: Vec<Job>,
     /// Taken places: records waiting here or in the engine, and outcomes owed.
     pub places: usize,
@@ -36,25 +44,34 @@ pub struct Inbox {
     pub failing: Option<Arc<str>>,
     /// Since when the engine is with its sink.
     pub busy_since: Option<Instant>,
+    /// No new intents and notes.
     pub closing: bool,
+    /// Nothing at all any more.
     pub closed: bool,
+    /// As of the last batch.
     pub status: AuditStatus,
 }
 
+/// Where the answer to an intent goes.
 pub type Reply = oneshot::Sender<Result<Receipt, AuditUnavailable>>;
 
+/// One record on its way.
 pub struct Job {
+    /// To be sealed.
     pub record: Box<Record>,
+    /// Who waits, if it is an intent.
     pub reply: Option<Reply>,
 }
 
 impl Job {
+    /// The places it takes, with that of the outcome it will bring.
     pub fn places(&self) -> usize {
         1 + usize::from(self.reply.is_some())
     }
 }
 
 impl Shared {
+    /// Empty and open.
     pub fn new(settings: &AuditSettings, chain: &Chain, metrics: Metrics) -> Self {
         Self {
             inbox: Mutex::new(Inbox {
@@ -104,6 +121,7 @@ impl Shared {
         }
     }
 
+    /// Takes two places, or says why not.
     pub fn enqueue_intent(&self, record: Record, reply: Reply) -> Result<(), AuditUnavailable> {
         let record = Box::new(record);
         let mut inbox = self.lock();
@@ -129,6 +147,7 @@ impl Shared {
         Ok(())
     }
 
+    /// Takes no place: the receipt holds one, unless `reserved` is false.
     pub fn outcome(&self, record: Record, reserved: bool) {
         if !reserved {
             return self.note(record);
@@ -148,6 +167,7 @@ impl Shared {
         );
     }
 
+    /// Takes one place of those that notes may have, or counts the record as lost.
     pub fn note(&self, record: Record) {
         let limit = self.queue_records_max - self.queue_records_max / NOTE_FREE_PART;
         let record = Box::new(record);
@@ -177,11 +197,13 @@ impl Shared {
         }
     }
 
+    /// So many records could not be written.
     pub fn failed(&self, records: u64) {
         self.lock().status.failed += records;
         (0..records).for_each(|_| self.metrics.audit_failure());
     }
 
+    /// Lets the engine finish what is queued and end.
     pub fn begin_close(&self) {
         self.lock().closing = true;
         self.wake.notify_one();
