@@ -23,6 +23,7 @@ pub mod runtime {
 
 /// Floor 4: a workspace inside this process, for demo, dev and tests.
 pub mod embedded {
+    mod accept;
     mod answer;
     mod call;
     mod catalog;
@@ -38,6 +39,7 @@ pub mod embedded {
     mod query;
     pub mod seen;
     mod serving;
+    mod signing_key;
     mod sql;
     mod stream;
     mod vector_search;

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Refusal, bare, json_ok};
+use super::answer::{Answer, Refusal, bare, json_ok, put};
 use super::call::{Call, word};
 use super::control::lock;
 use super::workspace::Site;
@@ -70,11 +70,11 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
         ("POST", ["api", "2.0", "mlflow", "runs", "update"]) => {
             let info = site.tracking.change(word(&body, "run_id")?, |run| {
                 for name in ["status", "end_time", "run_name"] {
-                    if let Some(value) = body.get(name) {
-                        run["info"][name] = value.clone();
+                    if let (Some(value), Some(info)) = (body.get(name), run.get_mut("info")) {
+                        put(info, name, value.clone());
                     }
                 }
-                run["info"].clone()
+                run.get("info").cloned()
             })?;
             Ok(json_ok(&json!({ "run_info": info })))
         }
@@ -187,7 +187,8 @@ impl Tracking {
                         .cloned()
                         .unwrap_or_default()
                 };
-                if let Some(kept) = run["data"][*to].as_array_mut() {
+                let kept = run.pointer_mut(&format!("/data/{to}"));
+                if let Some(kept) = kept.and_then(Value::as_array_mut) {
                     kept.extend(entries);
                     kept.truncate(ENTRIES_MAX);
                 }
