@@ -60,6 +60,7 @@ pub mod proxy;
 pub mod supervise;
 /// Floor 4: a workspace inside this process, for demo, dev and tests.
 pub mod embedded {
+    mod accept;
     mod answer;
     mod call;
     mod catalog;
@@ -75,6 +76,7 @@ pub mod embedded {
     mod query;
     pub mod seen;
     mod serving;
+    mod signing_key;
     mod sql;
     mod stream;
     mod vector_search;

@@ -54,6 +54,13 @@ pub(super) fn set(answer: &mut Answer, name: HeaderName, value: &str) {
     }
 }
 
+/// Sets a member of a JSON object; anything else stays as it is.
+pub(super) fn put(object: &mut Value, name: &str, value: Value) {
+    if let Some(members) = object.as_object_mut() {
+        members.insert(name.to_owned(), value);
+    }
+}
+
 /// The platform says no.
 #[derive(Debug)]
 pub(super) struct Refusal {

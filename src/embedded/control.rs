@@ -167,12 +167,12 @@ impl Control {
         lock(&self.state).streams_open
     }
 
-    /// How often the key set was asked for.
+    /// How often the key set was asked for, refusals included.
     pub fn key_fetches(&self) -> u64 {
         lock(&self.state).key_fetches
     }
 
-    /// How often the token endpoint was asked.
+    /// How often the token endpoint was asked, refusals included.
     pub fn token_requests(&self) -> u64 {
         lock(&self.state).token_requests
     }
@@ -185,6 +185,11 @@ impl Control {
             .iter()
             .map(|entry| entry.meter.fill(entry.call.clone()))
             .collect()
+    }
+
+    /// How many calls are kept; cheaper than [`Control::calls`].
+    pub fn call_count(&self) -> usize {
+        lock(&self.state).calls.len()
     }
 
     /// The calls whose path starts so.
@@ -219,12 +224,12 @@ impl Control {
         self.changes.send_replace(());
     }
 
-    pub(super) fn note_key_fetch(&self) {
-        self.change(|s| s.key_fetches += 1);
-    }
-
-    pub(super) fn note_token_request(&self) {
-        self.change(|s| s.token_requests += 1);
+    pub(super) fn note_visit(&self, place: Place) {
+        match place {
+            Place::Keys => self.change(|s| s.key_fetches += 1),
+            Place::Token => self.change(|s| s.token_requests += 1),
+            Place::Workspace | Place::Api => {}
+        }
     }
 
     /// Writes a call down; its body is counted later through the meter.

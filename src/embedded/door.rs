@@ -41,6 +41,10 @@ pub(super) async fn open(
     let id = uuid::Uuid::now_v7().to_string();
     let body = write_down(&site, &id, &parts, incoming);
     let places = places(parts.uri.path());
+    // Counted before any fault: a refused fetch is a fetch.
+    for place in places {
+        site.control.note_visit(*place);
+    }
     match site.control.take_fault(places) {
         Some((_, Fault::Close)) => return Err(Closed),
         Some((place, fault)) => {

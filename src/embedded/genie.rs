@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, json_ok};
+use super::answer::{Answer, Refusal, json_ok, put};
 use super::call::{Call, word};
 use super::control::lock;
 use super::query::{Outcome, orders};
@@ -64,45 +64,47 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
                 .map(|v| json_ok(&v))
         }
         ("GET", ["conversations"]) => Ok(json_ok(&all.list(space, &owner))),
-        ("POST", ["conversations", id, "messages"]) => {
+        (_, ["conversations", id, "messages", rest @ ..]) => {
+            let place = (*space, *id, owner.as_str());
+            on_messages(all, call, place, rest, now).await
+        }
+        _ => Err(call.no_endpoint()),
+    }
+}
+
+/// Calls below a conversation's messages; `place` is space, conversation and owner.
+async fn on_messages(
+    all: &Conversations,
+    call: &mut Call,
+    place: (&str, &str, &str),
+    rest: &[&str],
+    now: i64,
+) -> Result<Answer, Refusal> {
+    let id = place.1;
+    match (call.method.as_str(), rest) {
+        ("POST", []) => {
             let body = call.json().await?;
             let content = word(&body, "content")?;
-            let found = all.with(space, &owner, id, |c| {
-                c.add(content, now).map(|m| m.answer(c, id))
-            });
-            found?.map(|v| json_ok(&v))
+            let added = all.with(place, |c| c.add(content, now).map(|m| m.answer(c, id)))?;
+            added.map(|v| json_ok(&v))
         }
-        ("GET", ["conversations", id, "messages"]) => {
-            let list = all.with(space, &owner, id, |c| {
-                c.messages
-                    .iter()
-                    .map(|m| m.answer(c, id))
-                    .collect::<Vec<_>>()
+        ("GET", []) => {
+            let list: Vec<Value> = all.with(place, |c| {
+                let messages = c.messages.iter();
+                messages.map(|m| m.answer(c, id)).collect()
             })?;
             Ok(json_ok(&json!({ "messages": list })))
         }
-        ("GET", ["conversations", id, "messages", message]) => {
-            let found = all.with(space, &owner, id, |c| {
-                let message = c.look(message)?;
-                Some(message.answer(c, id))
-            })?;
+        ("GET", [message]) => {
+            let found = all.with(place, |c| Some(c.look(message)?.answer(c, id)))?;
             found.map_or_else(|| Err(no_message(message)), |v| Ok(json_ok(&v)))
         }
         (
             "GET" | "POST",
-            [
-                "conversations",
-                id,
-                "messages",
-                message,
-                "attachments",
-                _,
-                "query-result" | "execute-query",
-            ]
-            | ["conversations", id, "messages", message, "query-result", ..],
+            [message, "attachments", _, "query-result" | "execute-query"]
+            | [message, "query-result", ..],
         ) => {
-            let exists = all.with(space, &owner, id, |c| c.look(message).is_some())?;
-            if exists {
+            if all.with(place, |c| c.look(message).is_some())? {
                 Ok(json_ok(&query_result(call)))
             } else {
                 Err(no_message(message))
@@ -177,9 +179,7 @@ impl Conversations {
     /// Works on a conversation of this owner; anybody else's does not exist.
     fn with<T>(
         &self,
-        space: &str,
-        owner: &str,
-        id: &str,
+        (space, id, owner): (&str, &str, &str),
         work: impl FnOnce(&mut Conversation) -> T,
     ) -> Result<T, Refusal> {
         let mut all = lock(&self.0);
@@ -232,7 +232,7 @@ impl Message {
             "status": match self.looks { 0 => "SUBMITTED", 1 => "EXECUTING_QUERY", _ => "COMPLETED" },
         });
         if self.looks >= 2 {
-            answer["attachments"] = json!([
+            let attachments = json!([
                 {
                     "attachment_id": format!("{}a", self.id),
                     "text": { "content": format!("{} asked: {}", conversation.owner, self.content) },
@@ -242,6 +242,7 @@ impl Message {
                     "query": { "query": "SELECT * FROM main.sales.orders", "description": "Your orders" },
                 },
             ]);
+            put(&mut answer, "attachments", attachments);
         }
         answer
     }

@@ -1,20 +1,19 @@
 //! The issuer's keys and tokens: makes them, signs them, and says whether a presented one is good.
 //!
-//! Signs with aws-lc directly: the library that verifies in production must not be the one that makes what it verifies.
-//! Knows nothing of HTTP; `oidc.rs` serves what is here.
+//! Knows nothing of HTTP; `oidc.rs` serves what is here, `signing_key.rs` holds the cryptography.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256};
-use aws_lc_rs::{digest, hmac, rand, rsa, signature};
+use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::control::lock;
+use super::signing_key::{SigningKey, signing_input};
 use crate::domain::clock::Clock;
 use crate::domain::scope::ScopeSet;
 
@@ -203,7 +202,7 @@ impl Issuer {
         let signed = match with {
             SignWith::Nothing => Vec::new(),
             SignWith::PublicKeyAsHmac => {
-                let secret = hmac::Key::new(hmac::HMAC_SHA256, key.pair.public_key().as_ref());
+                let secret = hmac::Key::new(hmac::HMAC_SHA256, key.public_der());
                 hmac::sign(&secret, input.as_bytes()).as_ref().to_vec()
             }
             SignWith::Current | SignWith::Previous | SignWith::Stranger => {
@@ -227,10 +226,7 @@ impl Issuer {
             .iter()
             .find(|k| k.kid == kid)
             .cloned()?;
-        let public = key.pair.public_key().as_ref();
-        signature::UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, public)
-            .verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signed).ok()?)
-            .ok()?;
+        key.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signed).ok()?)?;
         let claims = decode(body)?;
         let word = |name: &str| claims.get(name).and_then(Value::as_str);
         let expires_at = claims.get("exp")?.as_i64()?;
@@ -260,116 +256,6 @@ fn set_member(head: &mut Value, name: &str, value: &Value) {
 
 fn decode(part: &str) -> Option<Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-}
-
-fn signing_input(head: &Value, claims: &Value) -> String {
-    let head = URL_SAFE_NO_PAD.encode(head.to_string());
-    format!("{head}.{}", URL_SAFE_NO_PAD.encode(claims.to_string()))
-}
-
-/// One RSA key with its published half.
-struct SigningKey {
-    kid: String,
-    pair: rsa::KeyPair,
-    jwk: Value,
-}
-
-impl SigningKey {
-    /// The n-th key of this process. Making one takes a noticeable part of a second, and a test run starts many
-    /// workspaces; their tokens still differ by issuer.
-    async fn of_process(index: usize) -> io::Result<Arc<Self>> {
-        static MADE: OnceLock<Mutex<Vec<Arc<SigningKey>>>> = OnceLock::new();
-        tokio::task::spawn_blocking(move || {
-            let mut made = lock(MADE.get_or_init(Mutex::default));
-            while made.len() <= index {
-                made.push(Arc::new(Self::generate()?));
-            }
-            made.get(index).cloned().ok_or_else(failed)
-        })
-        .await
-        .map_err(|_| failed())?
-    }
-
-    fn generate() -> io::Result<Self> {
-        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).map_err(|_| failed())?;
-        let public = pair.public_key().as_ref();
-        let (modulus, exponent) = public_numbers(public).ok_or_else(failed)?;
-        // 64 hex digits, as the platform's key ids have.
-        let kid = hex(digest::digest(&digest::SHA256, public).as_ref());
-        let jwk = json!({
-            "kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid,
-            "n": URL_SAFE_NO_PAD.encode(modulus), "e": URL_SAFE_NO_PAD.encode(exponent),
-        });
-        Ok(Self { kid, pair, jwk })
-    }
-
-    fn renamed(mut self, kid: &str) -> Self {
-        kid.clone_into(&mut self.kid);
-        self
-    }
-
-    fn header(&self) -> Value {
-        json!({ "typ": "at+jwt", "alg": "RS256", "kid": self.kid })
-    }
-
-    fn sign(&self, head: &Value, claims: &Value) -> String {
-        let input = signing_input(head, claims);
-        let signed = URL_SAFE_NO_PAD.encode(self.raw_signature(input.as_bytes()));
-        format!("{input}.{signed}")
-    }
-
-    /// Empty only if the crypto library fails, and then nothing will accept it.
-    fn raw_signature(&self, input: &[u8]) -> Vec<u8> {
-        let mut out = vec![0; self.pair.public_modulus_len()];
-        let random = rand::SystemRandom::new();
-        match self.pair.sign(&RSA_PKCS1_SHA256, &random, input, &mut out) {
-            Ok(()) => out,
-            Err(_) => Vec::new(),
-        }
-    }
-}
-
-fn failed() -> io::Error {
-    io::Error::other("the crypto library could not make an RSA key")
-}
-
-/// Lower-case hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
-}
-
-/// Modulus and exponent out of a PKCS#1 public key: a sequence of two integers.
-fn public_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (sequence, _) = der_value(der, 0x30)?;
-    let (modulus, rest) = der_value(sequence, 0x02)?;
-    let (exponent, _) = der_value(rest, 0x02)?;
-    Some((strip_sign(modulus), strip_sign(exponent)))
-}
-
-fn der_value(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (head, rest) = der.split_at_checked(2)?;
-    let &[found, first] = head else { return None };
-    if found != tag {
-        return None;
-    }
-    if first < 0x80 {
-        return rest.split_at_checked(usize::from(first));
-    }
-    let (length, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-    let length = length.iter().try_fold(0usize, |sum, b| {
-        Some(sum.checked_mul(256)? + usize::from(*b))
-    })?;
-    rest.split_at_checked(length)
-}
-
-fn strip_sign(number: &[u8]) -> &[u8] {
-    number.strip_prefix(&[0]).unwrap_or(number)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Refusal, bare, json_ok};
+use super::answer::{Answer, Refusal, bare, json_ok, put};
 use super::call::{Call, word};
 use super::control::lock;
 use super::workspace::Site;
@@ -17,6 +17,8 @@ use super::world::EXPERIMENT;
 const RUNS_MAX: usize = 1000;
 /// Metrics, parameters and tags kept per run, each.
 const ENTRIES_MAX: usize = 10_000;
+/// Where clients think artifacts are; they write them through the Files API, below `WorkspaceInternal`.
+const ARTIFACTS: &str = "dbfs:/databricks/mlflow-tracking";
 /// The name of the one experiment.
 const EXPERIMENT_NAME: &str = "/Shared/embedded";
 
@@ -68,11 +70,11 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
         ("POST", ["api", "2.0", "mlflow", "runs", "update"]) => {
             let info = site.tracking.change(word(&body, "run_id")?, |run| {
                 for name in ["status", "end_time", "run_name"] {
-                    if let Some(value) = body.get(name) {
-                        run["info"][name] = value.clone();
+                    if let (Some(value), Some(info)) = (body.get(name), run.get_mut("info")) {
+                        put(info, name, value.clone());
                     }
                 }
-                run["info"].clone()
+                run.get("info").cloned()
             })?;
             Ok(json_ok(&json!({ "run_info": info })))
         }
@@ -87,7 +89,7 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
 fn description() -> Value {
     json!({
         "experiment_id": EXPERIMENT, "name": EXPERIMENT_NAME, "lifecycle_stage": "active",
-        "artifact_location": format!("dbfs:/Volumes/main/sales/files/mlflow/{EXPERIMENT}"),
+        "artifact_location": format!("{ARTIFACTS}/{EXPERIMENT}"),
     })
 }
 
@@ -118,7 +120,7 @@ fn trace(version: &str, mut body: Value, logged_by: &str) -> Value {
         let tags = info.entry("tags").or_insert_with(|| json!({}));
         if let Some(tags) = tags.as_object_mut() {
             tags.insert("logged_by".to_owned(), json!(logged_by));
-            let place = format!("dbfs:/Volumes/main/sales/files/traces/{id}");
+            let place = format!("{ARTIFACTS}/{EXPERIMENT}/traces/{id}/artifacts");
             tags.entry("mlflow.artifactLocation")
                 .or_insert(json!(place));
         }
@@ -142,7 +144,7 @@ impl Tracking {
                 "run_name": body.get("run_name").and_then(Value::as_str).unwrap_or("run"),
                 "start_time": body.get("start_time").cloned().unwrap_or_else(|| json!(now)),
                 "user_id": created_by, "lifecycle_stage": "active",
-                "artifact_uri": format!("dbfs:/Volumes/main/sales/files/mlflow/{EXPERIMENT}/{id}/artifacts"),
+                "artifact_uri": format!("{ARTIFACTS}/{EXPERIMENT}/{id}/artifacts"),
             },
             "data": {
                 "metrics": [], "params": [],
@@ -185,7 +187,8 @@ impl Tracking {
                         .cloned()
                         .unwrap_or_default()
                 };
-                if let Some(kept) = run["data"][*to].as_array_mut() {
+                let kept = run.pointer_mut(&format!("/data/{to}"));
+                if let Some(kept) = kept.and_then(Value::as_array_mut) {
                     kept.extend(entries);
                     kept.truncate(ENTRIES_MAX);
                 }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, json_ok, json_with};
+use super::answer::{Answer, Refusal, json_ok, json_with, put};
 use super::call::{Presented, presented};
 use super::issuer::Verified;
 use super::workspace::Site;
@@ -43,17 +43,11 @@ pub(super) async fn answer(site: &Site, parts: Parts, body: Body) -> Answer {
             "/oidc/.well-known/oauth-authorization-server"
             | "/oidc/.well-known/openid-configuration",
         ) => json_ok(&metadata(site)),
-        ("GET", KEYS_PATH) => {
-            site.control.note_key_fetch();
-            json_ok(&site.issuer.key_set())
-        }
-        ("POST", TOKEN_PATH) => {
-            site.control.note_token_request();
-            match token(site, &parts, body).await {
-                Ok(granted) => json_ok(&granted),
-                Err(refused) => refused.into_answer(),
-            }
-        }
+        ("GET", KEYS_PATH) => json_ok(&site.issuer.key_set()),
+        ("POST", TOKEN_PATH) => match token(site, &parts, body).await {
+            Ok(granted) => json_ok(&granted),
+            Err(refused) => refused.into_answer(),
+        },
         (method, path) => Refusal::no_endpoint(method, path).into_answer(""),
     }
 }
@@ -208,10 +202,10 @@ fn client_credentials(site: &Site, scope: &str, details: &str) -> Result<Value, 
     if !details.is_empty() {
         let details: Value = serde_json::from_str(details)
             .map_err(|_| Refused::bad("invalid_request", "authorization_details is not JSON."))?;
-        claims["authorization_details"] = details;
+        put(&mut claims, "authorization_details", details);
     }
     site.issuer.remember_app_token(&claims);
-    Ok(granted(site.issuer.sign_claims(&claims), &scope, life))
+    Ok(granted(&site.issuer.sign_claims(&claims), &scope, life))
 }
 
 /// A narrower token for the same person.
@@ -243,13 +237,14 @@ fn exchange(site: &Site, subject: &str, scope: &str, is_client: bool) -> Result<
     let app = &site.app.client_id;
     let mut claims = site.issuer.claims(&subject, app, &scope, now, expires_at);
     if is_client {
-        claims["act"] = json!({ "sub": app });
+        put(&mut claims, "act", json!({ "sub": app }));
     }
-    let mut answer = granted(site.issuer.sign_claims(&claims), &scope, expires_at - now);
-    answer["issued_token_type"] = json!("urn:ietf:params:oauth:token-type:access_token");
+    let mut answer = granted(&site.issuer.sign_claims(&claims), &scope, expires_at - now);
+    let kind = json!("urn:ietf:params:oauth:token-type:access_token");
+    put(&mut answer, "issued_token_type", kind);
     Ok(answer)
 }
 
-fn granted(token: String, scope: &str, life: i64) -> Value {
+fn granted(token: &str, scope: &str, life: i64) -> Value {
     json!({ "access_token": token, "token_type": "Bearer", "expires_in": life, "scope": scope })
 }

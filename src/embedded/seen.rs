@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::control::{Control, lock};
-use super::issuer::hex;
+use super::signing_key::hex;
 use crate::domain::scope::ScopeSet;
 use crate::runtime::http_client::{Body, BoxError};
 

@@ -116,8 +116,10 @@ fn modelled(
     );
     let usage = json!({ "prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20 });
     let mut answer = match (kind, streamed) {
-        (Kind::Chat, true) => event_stream(site, chat_events(&id, model, created, &said)),
-        (Kind::Responses, true) => event_stream(site, responses_events(&id, model, created, &said)),
+        (Kind::Chat, true) => event_stream(site, &chat_events(&id, model, created, &said)),
+        (Kind::Responses, true) => {
+            event_stream(site, &responses_events(&id, model, created, &said))
+        }
         (Kind::Chat, false) => json_ok(&json!({
             "id": id, "object": "chat.completion", "created": created, "model": model, "usage": usage,
             "choices": [{

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, json_ok};
+use super::answer::{Answer, Refusal, json_ok, put};
 use super::call::{Call, word};
 use super::control::lock;
 use super::query::{Outcome, run};
@@ -202,11 +202,12 @@ impl Statement {
         });
         if end < rows.len() {
             let next = number + 1;
-            chunk["next_chunk_index"] = json!(next);
-            chunk["next_chunk_internal_link"] = json!(format!(
+            put(&mut chunk, "next_chunk_index", json!(next));
+            let link = format!(
                 "/api/2.0/sql/statements/{}/result/chunks/{next}?row_offset={end}",
                 self.id
-            ));
+            );
+            put(&mut chunk, "next_chunk_internal_link", json!(link));
         }
         Some(chunk)
     }

@@ -13,7 +13,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::{Value, json};
 
-use super::answer::Answer;
+use super::answer::{Answer, put};
 use super::control::Control;
 use super::serving::{message, response};
 use super::workspace::Site;
@@ -33,7 +33,7 @@ impl Drop for Stream {
 }
 
 /// An answer that sends these events and then `[DONE]`.
-pub(super) fn event_stream(site: &Site, events: Vec<Value>) -> Answer {
+pub(super) fn event_stream(site: &Site, events: &[Value]) -> Answer {
     let mut texts: VecDeque<String> = events.iter().map(event_text).collect();
     texts.push_back("data: [DONE]\n\n".to_owned());
     site.control.stream_opened();
@@ -91,7 +91,7 @@ pub(super) fn responses_events(id: &str, model: &str, created: i64, said: &str) 
     })];
     for word in said.split_inclusive(' ') {
         events.push(json!({
-            "type": "response.output_text.delta", "item_id": item["id"],
+            "type": "response.output_text.delta", "item_id": item.get("id"),
             "output_index": 0, "content_index": 0, "delta": word, "logprobs": [],
         }));
     }
@@ -101,7 +101,7 @@ pub(super) fn responses_events(id: &str, model: &str, created: i64, said: &str) 
         "response": response(id, model, created, said, "completed"),
     }));
     for (number, event) in events.iter_mut().enumerate() {
-        event["sequence_number"] = json!(number);
+        put(event, "sequence_number", json!(number));
     }
     events
 }

@@ -35,14 +35,14 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
         return Err(call.no_endpoint());
     };
     match (call.method.as_str(), rest) {
-        ("GET", ["indexes"]) => {
+        ("GET", ["indexes"] | ["endpoints", VECTOR_ENDPOINT, "indexes"]) => {
             let visible = INDEXES
                 .iter()
                 .filter(|name| call.caller.may_use("index", name).is_ok());
             let list: Vec<Value> = visible.map(|name| description(site, name)).collect();
             Ok(json_ok(&json!({ "vector_indexes": list })))
         }
-        ("GET", ["indexes", name]) => {
+        ("GET", ["indexes", name] | ["endpoints", VECTOR_ENDPOINT, "indexes", name]) => {
             call.caller.may_use_one_of("index", name, &INDEXES)?;
             Ok(json_ok(&description(site, name)))
         }
@@ -58,7 +58,7 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
         }
         ("GET", ["endpoints"]) => Ok(json_ok(&json!({ "endpoints": [endpoint()] }))),
         ("GET", ["endpoints", VECTOR_ENDPOINT]) => Ok(json_ok(&endpoint())),
-        ("GET", ["endpoints", other]) => Err(Refusal::unknown(&format!("Endpoint {other}"))),
+        ("GET", ["endpoints", other, ..]) => Err(Refusal::unknown(&format!("Endpoint {other}"))),
         _ => Err(call.no_endpoint()),
     }
 }
