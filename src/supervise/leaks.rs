@@ -75,7 +75,7 @@ fn base64_core(secret: &[u8], ahead: usize, engine: &impl Engine) -> Zeroizing<V
     bytes.extend_from_slice(secret);
     let digits = Zeroizing::new(engine.encode(bytes.as_slice()).into_bytes());
     let shared_ahead = (ahead * 8).div_ceil(6);
-    let shared_behind = usize::from(bytes.len() % 3 != 0);
+    let shared_behind = usize::from(!bytes.len().is_multiple_of(3));
     let core = digits
         .get(shared_ahead..digits.len() - shared_behind)
         .unwrap_or_default();

@@ -235,11 +235,10 @@ fn spawn_error(command: String, source: io::Error) -> SpawnError {
 }
 
 fn exit_code(status: ExitStatus) -> u8 {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal))
-        .unwrap_or(i32::from(u8::MAX));
-    u8::try_from(code).unwrap_or(u8::MAX)
+    let by_signal = || status.signal().map(|signal| 128 + signal);
+    let code = status.code().or_else(by_signal);
+    code.and_then(|code| u8::try_from(code).ok())
+        .unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]
