@@ -11,11 +11,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::domain::strict_json::{self, JsonFault};
-use crate::runtime::http_client::{Body, BoxError, full};
+use crate::runtime::http_client::{Body, BoxError, full, read_limited};
 
 /// How deep the JSON of an inspected body may be nested.
 pub const BODY_DEPTH_MAX: usize = 32;
@@ -69,8 +69,8 @@ pub async fn inspect(
     if body.size_hint().lower() > bytes_max as u64 {
         return Err(BodyFault::TooLarge(bytes_max));
     }
-    let bytes = match Limited::new(body, bytes_max).collect().await {
-        Ok(collected) => collected.to_bytes(),
+    let bytes = match read_limited(body, bytes_max).await {
+        Ok(bytes) => bytes,
         Err(fault) if fault.is::<http_body_util::LengthLimitError>() => {
             return Err(BodyFault::TooLarge(bytes_max));
         }

@@ -15,7 +15,7 @@ use crate::domain::ask::AskFault;
 use crate::domain::headers::{self, HeadFault};
 use crate::domain::path::PathFault;
 use crate::domain::policy::{Denial, DenyReason};
-use crate::domain::token::TokenFault;
+use crate::domain::token::fault::TokenFault;
 use crate::runtime::audit_writer::AuditUnavailable;
 use crate::runtime::credential::CredentialFault;
 use crate::runtime::endpoint_fault::EndpointFault;

@@ -12,9 +12,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
-use crate::domain::ask::{
-    self, Bound, Call, CallerView, FollowUpView, Owner, Resource, ResourceId,
-};
+use crate::domain::ask::{self, Bound, Call, CallerView, Owner, Resource, ResourceId};
 use crate::domain::catalog::Operation;
 use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
