@@ -6,4 +6,6 @@
 mod harness;
 
 #[cfg(test)]
+mod inbound;
+#[cfg(test)]
 mod smoke;
