@@ -8,4 +8,6 @@ mod harness;
 #[cfg(test)]
 mod inbound;
 #[cfg(test)]
+mod outbound;
+#[cfg(test)]
 mod smoke;
