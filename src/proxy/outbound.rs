@@ -20,11 +20,11 @@ use crate::domain::policy::{self, Grant, decide};
 use crate::domain::scope::ScopeSet;
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::credential::Credential;
-use crate::runtime::http_client::{Body, empty, full, read_limited};
+use crate::runtime::http_client::{Body, SendFault, empty, full, read_limited};
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::{self, AuthorizedRequest, OutboundParts};
 
-use super::body::{self, Outgoing};
+use super::body::{self, BodyFault, Outgoing};
 use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
@@ -342,9 +342,21 @@ impl Sending<'_> {
             .waiting(upstream::to_workspace(&self.proxy.workspace, request))
             .await
         {
+            // No upgrade ever leaves, so none may come back (SECURITY R14).
+            (receipt, Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let cause = "the workspace switched protocols unasked";
+                Err(Failed {
+                    error: ProxyError::Workspace(SendFault::Broken(cause.into())),
+                    receipt: Some(receipt),
+                })
+            }
             (receipt, Ok(response)) => Ok((response, credential, receipt)),
             (receipt, Err(fault)) => Err(Failed {
-                error: ProxyError::Workspace(fault),
+                error: if body::is_senders_doing(&fault) {
+                    BodyFault::Broken.into()
+                } else {
+                    ProxyError::Workspace(fault)
+                },
                 receipt: Some(receipt),
             }),
         }
@@ -406,8 +418,7 @@ async fn finish(
         response = match tap::remove_member(response, member).await {
             Ok(response) => response,
             Err(cause) => {
-                let error =
-                    ProxyError::Workspace(crate::runtime::http_client::SendFault::Broken(cause));
+                let error = ProxyError::Workspace(SendFault::Broken(cause));
                 return Err(Failed {
                     error,
                     receipt: Some(receipt),
