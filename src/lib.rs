@@ -8,41 +8,36 @@ pub mod config;
 pub mod domain {
     pub mod alias;
     pub mod ask;
-    pub mod catalog;
     pub mod audit;
+    pub mod catalog;
     pub mod clock;
     pub mod compile;
     pub mod headers;
     pub mod identity;
+    pub mod jwks;
     pub mod path;
     pub mod policy;
-    pub mod jwks;
     pub mod problem;
     pub mod route;
     pub mod scope;
     pub mod secret;
-    pub mod template;
     pub mod strict_json;
+    pub mod template;
     pub mod token;
 }
 
 /// Floor 2: what remembers or talks.
 pub mod runtime {
-    pub mod discovery;
-    pub mod http_client;
-    pub mod key_store;
-    pub mod metrics;
-    pub mod single_flight;
-    pub mod tls;
-    pub mod verifier;
     pub mod access_token;
+    pub mod agent_gate;
     pub mod app_tokens;
-    pub mod endpoint_fault;
-    pub mod exchanged_tokens;
     pub mod audit_file;
     pub mod audit_writer;
-    pub mod agent_gate;
+    pub mod discovery;
+    pub mod endpoint_fault;
+    pub mod exchanged_tokens;
     pub mod http_client;
+    pub mod key_store;
     pub mod keyed_flight;
     pub mod metrics;
     pub mod single_flight;
@@ -51,6 +46,7 @@ pub mod runtime {
     pub mod token_endpoint;
     #[cfg(test)]
     pub mod token_script;
+    pub mod verifier;
 }
 
 pub mod supervise;
