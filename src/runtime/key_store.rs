@@ -232,7 +232,7 @@ impl KeyStore {
         drop(state);
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let outcome = Arc::clone(&inner).refresh().await;
+            let outcome = inner.refresh().await;
             inner.settle(outcome);
             let _ = done.send(true);
         });
@@ -281,11 +281,11 @@ impl Inner {
         })
     }
 
-    async fn refresh(self: Arc<Self>) -> Result<KeySet, RefreshFault> {
+    async fn refresh(&self) -> Result<KeySet, RefreshFault> {
         let (issuer, uri) = self.discoverer.keys_at().await?;
         let limits = &self.settings;
         let body = fetch(
-            &self.http,
+            &*self.http,
             &uri,
             limits.fetch_bytes_max,
             limits.fetch_time_max,
