@@ -2,7 +2,11 @@
 //!
 //! What clippy can check is in `Cargo.toml` and `.clippy.toml`. Rules are in `tidy/rules.rs`, exceptions with their reasons in
 //! `tidy/permits.rs`.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail by panicking"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;

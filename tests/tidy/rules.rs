@@ -402,7 +402,9 @@ pub fn unused_permits(sources: &[Source]) -> Vec<String> {
             in_product(s, reads_environment(s))
         }),
         unused("PRINTING", permits::PRINTING, &|s| in_product(s, prints(s))),
-        unused("RE_EXPORTS", permits::RE_EXPORTS, &|s| in_product(s, published(s))),
+        unused("RE_EXPORTS", permits::RE_EXPORTS, &|s| {
+            in_product(s, published(s))
+        }),
         unused("TEST_SLEEPS", permits::TEST_SLEEPS, &|s| {
             s.find(&["sleep", "("]).next().is_some()
         }),
