@@ -34,7 +34,11 @@ const fn loopback(port: u16) -> SocketAddr {
 /// # Errors
 /// All problems, unsorted.
 pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
-    let mut checker = Checker { env, problems };
+    let mut checker = Checker {
+        env,
+        problems,
+        secret_variables: Vec::new(),
+    };
     let c = &mut checker;
     later_versions(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
@@ -73,6 +77,7 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
             admin,
             log,
             limits,
+            secret_variables: checker.secret_variables,
         }),
         Some(_) | None => Err(checker.problems),
     }
