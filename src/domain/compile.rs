@@ -8,7 +8,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::catalog::{Catalog, Effect};
-use super::policy::{Matcher, Policy, ResourceMatcher, Route};
+use super::policy::matcher::{Matcher, ResourceMatcher};
+use super::policy::{Policy, Route};
 use super::problem::{Problem, nearest};
 use super::route::{PolicyOrigin, RouteSource, RunAs};
 use super::scope::Scope;

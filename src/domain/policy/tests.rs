@@ -11,6 +11,7 @@ use super::super::compile::{compile, starter};
 use super::super::identity::UserId;
 use super::super::route::RouteSource;
 use super::*;
+use serde_json::Value;
 
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
