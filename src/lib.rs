@@ -38,6 +38,9 @@ pub mod runtime {
     pub mod endpoint_fault;
     pub mod exchanged_tokens;
     pub mod follow_up;
+    pub mod discovery;
+    pub mod endpoint_fault;
+    pub mod exchanged_tokens;
     pub mod http_client;
     pub mod key_store;
     pub mod keyed_flight;

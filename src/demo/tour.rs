@@ -35,16 +35,8 @@ const STOPS: &[(Visitor, &str, &str)] = &[
         "shared index, as the app, on her behalf",
     ),
     (Visitor::Bob, "chat", "model, as whoever calls"),
-    (
-        Visitor::Alice,
-        "traces",
-        "MLflow with the app's credentials",
-    ),
-    (
-        Visitor::Alice,
-        "orders-as-app",
-        "SQL with the app's credentials",
-    ),
+    (Visitor::App, "traces", "MLflow, in a background job"),
+    (Visitor::App, "orders-as-app", "SQL, in a background job"),
     (
         Visitor::Alice,
         "other-warehouse",

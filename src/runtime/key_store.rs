@@ -252,8 +252,10 @@ async fn keep_fresh(store: Weak<Inner>) {
             running
         };
         match running {
+            // Its end decides anew when the next one is due.
             Some(mut running) => {
                 let _ = running.wait_for(|done| *done).await;
+                tokio::time::sleep(TICK_MIN).await;
             }
             None => tokio::time::sleep_until(at.max(Instant::now() + TICK_MIN)).await,
         }

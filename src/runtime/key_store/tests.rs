@@ -266,8 +266,16 @@ async fn a_start_with_empty_keys_is_unavailable_too() {
             JwksFault::NoUsableKey { offered: 0 }
         )))
     );
+    bench.pass(seconds(4)).await;
+    assert_eq!(bench.fetches(), 3, "after one second and after two more");
+    bench.pass(seconds(300)).await;
+    let asked = bench.fetches();
+    assert!(
+        (10..=20).contains(&asked),
+        "{asked} attempts in five minutes: 1, 2, 4 … 30 s apart"
+    );
     bench.publish(&[Signer::p256("a").jwk()]);
-    bench.pass(seconds(2)).await;
+    bench.pass(seconds(31)).await;
     assert!(bench.holds("a").await);
 }
 
