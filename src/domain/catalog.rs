@@ -393,6 +393,10 @@ fn id_parts(format: &str, path: &PathTemplate) -> Result<Vec<IdPart>, String> {
 mod tests {
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the cases read better without `&`"
+    )]
     fn find(method: Method, path: &str) -> Option<String> {
         let catalog = Catalog::built_in().unwrap();
         catalog

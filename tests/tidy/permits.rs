@@ -118,4 +118,8 @@ pub const TEST_SLEEPS: &[Permit] = &[
         "src/runtime/discovery/fixtures.rs",
         "a scripted delay; the tests that use one pause the time",
     ),
+    permit(
+        "tests/it/harness.rs",
+        "`until` polls, within a limit, what sends no event",
+    ),
 ];

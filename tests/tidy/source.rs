@@ -133,8 +133,10 @@ fn is_test_path(path: &str) -> bool {
 
 /// The names in `#[cfg(test)] mod name;`.
 fn modules_for_tests(source: &Source) -> Vec<String> {
+    // All of `tests/` is for tests, and its modules have names of their own.
+    let product = source.in_src().is_some();
     (0..source.tokens.len())
-        .filter(|at| source.tokens[*at].test && source.reads(*at, &["mod"]))
+        .filter(|at| product && source.tokens[*at].test && source.reads(*at, &["mod"]))
         .filter(|at| source.reads(at + 2, &[";"]))
         .map(|at| source.tokens[at + 1].text.clone())
         .collect()
