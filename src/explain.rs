@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::domain::ask::{self, Call, CallerView, FollowUpView};
-use crate::domain::catalog::Catalog;
+use crate::domain::catalog::{Catalog, Operation};
 use crate::domain::identity::UserId;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::{DenyReason, Policy, Route, decide};
@@ -74,82 +74,100 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             "answered by the sidecar itself and never forwarded".into(),
         );
     }
-    let path = match CanonicalPath::parse(path) {
-        Ok(path) => path,
-        Err(fault) => return Answer::refused("bad_path", fault.to_string()),
-    };
-    if let Err(fault) = ask::check_workspace_selectors(query, question.workspace_id) {
-        return Answer::refused("bad_request", fault.to_string());
-    }
-    let operation = policy.catalog().find(question.method, &path);
-    let mut body = None;
-    if policy.reads_body(question.method, &path, operation.map(|(_, o)| &**o)) {
-        body = match question
-            .body
-            .filter(|bytes| !bytes.is_empty())
-            .map(|bytes| strict_json::parse(bytes, BODY_DEPTH_MAX))
-        {
-            Some(Ok(json)) => Some(json),
-            Some(Err(fault)) => {
-                return Answer::refused(
-                    "bad_body",
-                    format!("the body is not acceptable JSON: {fault}"),
-                );
-            }
-            None => Some(Value::Null),
+    let read =
+        CanonicalPath::parse(path).map_err(|fault| Answer::refused("bad_path", fault.to_string()));
+    let answer = read.and_then(|path| {
+        ask::check_workspace_selectors(query, question.workspace_id)
+            .map_err(|fault| Answer::refused("bad_request", fault.to_string()))?;
+        let operation = policy.catalog().find(question.method, &path);
+        let body = read_body(policy, question, &path, operation.map(|(_, o)| &**o))?;
+        let follow_up = operation
+            .and_then(|(_, o)| ask::follow_up_id(o, &path))
+            .map_or(FollowUpView::None, |_| FollowUpView::Unknown);
+        let resources = operation.map_or_else(
+            || Ok(Vec::new()),
+            |(_, o)| ask::resources(o, &path, query, body.as_ref(), &follow_up),
+        );
+        let resources =
+            resources.map_err(|fault| Answer::refused("bad_request", fault.to_string()))?;
+        let somebody = UserId::parse("somebody").ok();
+        let caller = match (question.caller, &somebody) {
+            (As::User(scopes), Some(subject)) => CallerView::User { subject, scopes },
+            (As::User(_) | As::App, _) => CallerView::App,
         };
+        let call = Call {
+            method: question.method,
+            path: &path,
+            body: body.as_ref(),
+            caller,
+            operation,
+            resources: &resources,
+            follow_up: &follow_up,
+        };
+        Ok(judged(policy, &call))
+    });
+    answer.unwrap_or_else(|refused| refused)
+}
+
+/// The body's one reading, where something conditions on it.
+fn read_body(
+    policy: &Policy,
+    question: &Question<'_>,
+    path: &CanonicalPath,
+    operation: Option<&Operation>,
+) -> Result<Option<Value>, Answer> {
+    if !policy.reads_body(question.method, path, operation) {
+        return Ok(None);
     }
-    let follow_up = operation
-        .and_then(|(_, o)| ask::follow_up_id(o, &path))
-        .map_or(FollowUpView::None, |_| FollowUpView::Unknown);
-    let resources = match operation.map_or_else(
-        || Ok(Vec::new()),
-        |(_, o)| ask::resources(o, &path, query, body.as_ref(), &follow_up),
-    ) {
-        Ok(resources) => resources,
-        Err(fault) => return Answer::refused("bad_request", fault.to_string()),
+    let Some(bytes) = question.body.filter(|bytes| !bytes.is_empty()) else {
+        return Ok(Some(Value::Null));
     };
-    let somebody = UserId::parse("somebody").ok();
-    let caller = match (question.caller, &somebody) {
-        (As::User(scopes), Some(subject)) => CallerView::User { subject, scopes },
-        (As::User(_) | As::App, _) => CallerView::App,
+    let refused = |fault| {
+        Answer::refused(
+            "bad_body",
+            format!("the body is not acceptable JSON: {fault}"),
+        )
     };
-    let call = Call {
-        method: question.method,
-        path: &path,
-        body: body.as_ref(),
-        caller,
-        operation,
-        resources: &resources,
-        follow_up: &follow_up,
-    };
-    let decision = decide(policy, &call);
-    let mut answer = match &decision {
-        Ok(grant) => Answer {
-            allowed: true,
-            identity: grant.identity().as_str(),
-            scope: grant.scope().map(ToString::to_string),
-            text: format!("runs as the {}", grant.identity().as_str()),
-            ..Answer::refused("", String::new())
-        },
+    strict_json::parse(bytes, BODY_DEPTH_MAX)
+        .map(Some)
+        .map_err(refused)
+}
+
+/// The decision in words.
+fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
+    let decision = decide(policy, call);
+    let route = decision.as_ref().map_or_else(
+        |denial| denial.route.as_deref(),
+        |grant| Some(&**grant.route()),
+    );
+    let answer = match &decision {
+        Ok(grant) => {
+            let identity = grant.identity().as_str();
+            let scope = grant.scope().map(ToString::to_string);
+            Answer {
+                allowed: true,
+                identity,
+                scope,
+                reason: None,
+                ..Answer::refused("", format!("runs as the {identity}"))
+            }
+        }
         Err(denial) => Answer {
             scope: denial.scope.as_ref().map(ToString::to_string),
             ..Answer::refused(denial.reason.code(), remedy(denial.reason).into())
         },
     };
-    let route = decision.as_ref().map_or_else(
-        |denial| denial.route.as_deref(),
-        |grant| Some(&**grant.route()),
-    );
-    answer.reason = answer.reason.filter(|reason| !reason.is_empty());
-    answer.route = route.map(|route| route.name.to_string());
-    answer.route_text = route.map(|route| place(route, policy.catalog()));
-    answer.operation = operation.map(|(_, o)| o.id.to_string());
-    answer.resources = resources
-        .iter()
-        .map(|r| format!("{}/{}", r.kind, r.id))
-        .collect();
-    answer
+    Answer {
+        route: route.map(|route| route.name.to_string()),
+        route_text: route.map(|route| place(route, policy.catalog())),
+        operation: call.operation.map(|(_, o)| o.id.to_string()),
+        resources: call
+            .resources
+            .iter()
+            .map(|r| format!("{}/{}", r.kind, r.id))
+            .collect(),
+        ..answer
+    }
 }
 
 impl Answer {

@@ -43,6 +43,7 @@ pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
 pub mod record;
+pub mod sending;
 pub mod tap;
 
 /// Whether a request needs a user.
