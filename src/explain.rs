@@ -74,11 +74,10 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             "answered by the sidecar itself and never forwarded".into(),
         );
     }
-    let read =
-        CanonicalPath::parse(path).map_err(|fault| Answer::refused("bad_path", fault.to_string()));
+    let read = CanonicalPath::parse(path).map_err(|fault| ("bad_path", fault.to_string()));
     let answer = read.and_then(|path| {
         ask::check_workspace_selectors(query, question.workspace_id)
-            .map_err(|fault| Answer::refused("bad_request", fault.to_string()))?;
+            .map_err(|fault| ("bad_request", fault.to_string()))?;
         let operation = policy.catalog().find(question.method, &path);
         let body = read_body(policy, question, &path, operation.map(|(_, o)| &**o))?;
         let follow_up = operation
@@ -88,8 +87,7 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             || Ok(Vec::new()),
             |(_, o)| ask::resources(o, &path, query, body.as_ref(), &follow_up),
         );
-        let resources =
-            resources.map_err(|fault| Answer::refused("bad_request", fault.to_string()))?;
+        let resources = resources.map_err(|fault| ("bad_request", fault.to_string()))?;
         let somebody = UserId::parse("somebody").ok();
         let caller = match (question.caller, &somebody) {
             (As::User(scopes), Some(subject)) => CallerView::User { subject, scopes },
@@ -106,8 +104,11 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
         };
         Ok(judged(policy, &call))
     });
-    answer.unwrap_or_else(|refused| refused)
+    answer.unwrap_or_else(|(reason, text)| Answer::refused(reason, text))
 }
+
+/// A refusal before any decision: its reason, and the text for people.
+type Refused = (&'static str, String);
 
 /// The body's one reading, where something conditions on it.
 fn read_body(
@@ -115,7 +116,7 @@ fn read_body(
     question: &Question<'_>,
     path: &CanonicalPath,
     operation: Option<&Operation>,
-) -> Result<Option<Value>, Answer> {
+) -> Result<Option<Value>, Refused> {
     if !policy.reads_body(question.method, path, operation) {
         return Ok(None);
     }
@@ -123,7 +124,7 @@ fn read_body(
         return Ok(Some(Value::Null));
     };
     let refused = |fault| {
-        Answer::refused(
+        (
             "bad_body",
             format!("the body is not acceptable JSON: {fault}"),
         )
