@@ -23,6 +23,7 @@ use crate::domain::headers::IdentityHeaders;
 use crate::domain::policy::Policy;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
+use crate::domain::scope::ScopeSet;
 use crate::domain::template::PathTemplate;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
@@ -202,6 +203,7 @@ impl App {
         };
         note_start(&proxy);
         proxy.verifier.keys().warm();
+        tokio::spawn(try_app_credential(Arc::clone(&proxy)));
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
             running.stop_outbound.clone(),
@@ -326,6 +328,17 @@ impl Running {
             );
         }
         self.finish().await;
+    }
+}
+
+/// Fetches one token for the app before anybody needs it, so that `/readyz` tells of a wrong secret from the start. Without a
+/// route that always runs as the app there may never be such a call, and none is made.
+async fn try_app_credential(proxy: Arc<Proxy>) {
+    let scope = proxy.snapshot.load().policy.first_app_scope();
+    if let Some(scope) = scope
+        && let Err(fault) = proxy.credentials.app().token(&ScopeSet::new([scope])).await
+    {
+        tracing::error!(%fault, "the app's credential does not work; calls that run as the app will be refused");
     }
 }
 
@@ -560,7 +573,6 @@ fn flow_settings(
         workspace_id: config.workspace.workspace_id.clone(),
         inspected_body_bytes_max: config.limits.inspected_body_bytes,
         target_bytes_max: config.limits.request_target_bytes,
-        requests_max: config.limits.requests,
         outbound_address,
     })
 }

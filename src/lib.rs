@@ -100,6 +100,28 @@ pub mod runtime {
     pub mod tls; //            which certificates are trusted
     pub mod token_answer; //   what a token endpoint answers
     pub mod token_endpoint; // RFC 6749 section 4.4 and RFC 8693 on the wire
+    pub mod access_token;
+    pub mod agent_gate;
+    pub mod app_tokens;
+    pub mod audit_file;
+    pub mod audit_writer;
+    pub mod credential;
+    pub mod discovery;
+    pub mod endpoint_fault;
+    pub mod exchanged_tokens;
+    pub mod follow_up;
+    pub mod framing_guard;
+    pub mod http_client;
+    pub mod key_store;
+    pub mod keyed_flight;
+    pub mod listener;
+    pub mod metrics;
+    pub mod session;
+    pub mod session_jwt;
+    pub mod single_flight;
+    pub mod tls;
+    pub mod token_answer;
+    pub mod token_endpoint;
     #[cfg(test)]
     pub mod token_script; //   a scripted token endpoint
     pub mod upstream; //       the two typed doors

@@ -95,8 +95,6 @@ pub struct FlowSettings {
     pub inspected_body_bytes_max: usize,
     /// `limits.request_target_bytes`.
     pub target_bytes_max: usize,
-    /// `limits.requests`, for each listener.
-    pub requests_max: usize,
     /// The outbound listener's own address: the only `Host` it answers to.
     pub outbound_address: SocketAddr,
 }

@@ -217,6 +217,17 @@ impl Policy {
         }))
     }
 
+    /// A scope that some call of the first `as: app` route needs: enough to try the app's credential with.
+    pub fn first_app_scope(&self) -> Option<Scope> {
+        let route = self.routes.iter().find(|r| r.run_as == RunAs::App)?;
+        let named = || {
+            let mut all = self.catalog.operations().iter().enumerate();
+            all.find(|(index, operation)| route.on.may_touch(*index, operation))
+                .map(|(_, o)| o.scope.clone())
+        };
+        route.scope.clone().or_else(named)
+    }
+
     fn route(&self, index: u32) -> Option<&Arc<Route>> {
         self.routes.get(index as usize)
     }

@@ -352,6 +352,9 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(headers::ERROR, HeaderValue::from_static(row.reason));
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            headers.insert(headers::REQUEST_ID, id);
+        }
         if row.status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 WWW_AUTHENTICATE,

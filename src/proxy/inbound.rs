@@ -286,7 +286,8 @@ fn join(
     admitted: Admitted,
 ) -> Result<Response<Body>, ProxyError> {
     let Some(client) = upgrade else {
-        return Err(ProxyError::Internal("the agent switched protocols unasked"));
+        let cause = "the agent switched protocols unasked";
+        return Err(ProxyError::Agent(SendFault::Broken(cause.into())));
     };
     let agent = hyper::upgrade::on(&mut response);
     proxy.tunnels.spawn(async move {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Collected, Full, Limited, combinators::UnsyncBoxBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
@@ -106,6 +107,12 @@ impl HttpSend for HyperSend {
         Box::pin(async move {
             let limit = self.limits.response_head_time;
             match tokio::time::timeout(limit, self.client.request(request)).await {
+                Ok(Ok(response)) if !is_framed_once(response.headers()) => {
+                    // Dropped unread, which ends the connection: what comes after cannot be told apart.
+                    Err(SendFault::Broken(
+                        "the answer's framing is ambiguous".into(),
+                    ))
+                }
                 Ok(Ok(response)) => {
                     Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
                 }
@@ -114,6 +121,20 @@ impl HttpSend for HyperSend {
                 Err(_) => Err(SendFault::Timeout(limit)),
             }
         })
+    }
+}
+
+/// No transfer coding, or `chunked` alone and no length beside it (SECURITY R19): two readers of such an answer cannot
+/// differ about its end.
+fn is_framed_once(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+                && !headers.contains_key(CONTENT_LENGTH)
+        }
+        (Some(_), Some(_)) => false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::framing_guard::FramingGuard;
 use super::http_client::Body;
 
 /// The limits of one listener.
@@ -159,16 +160,27 @@ async fn connection<S, F>(
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let begun = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&begun);
-    let guarded = FirstRequestGuard {
+    let tunnel = Arc::new(AtomicBool::new(false));
+    let (seen, switched) = (Arc::clone(&begun), Arc::clone(&tunnel));
+    let guarded = Guarded {
         stream,
         begun,
+        tunnel,
         limit: Box::pin(tokio::time::sleep(limits.first_head_time)),
+        framing: FramingGuard::default(),
     };
     let handler = service_fn(move |request| {
         seen.store(true, Ordering::Relaxed);
         let answer = service(request, peer);
-        async move { Ok::<_, Infallible>(answer.await) }
+        let switched = Arc::clone(&switched);
+        async move {
+            let answer = answer.await;
+            // Before the peer can know it, and so before it sends anything through the tunnel.
+            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                switched.store(true, Ordering::Relaxed);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(guarded), handler);
     tokio::pin!(serving);
@@ -184,20 +196,29 @@ async fn connection<S, F>(
     }
 }
 
-/// Ends a connection on which no request has begun in time.
-struct FirstRequestGuard {
+/// Ends a connection on which no request has begun in time, and watches over the framing of those that come.
+struct Guarded {
     stream: TcpStream,
     begun: Arc<AtomicBool>,
+    tunnel: Arc<AtomicBool>,
     limit: Pin<Box<Sleep>>,
+    framing: FramingGuard,
 }
 
-impl AsyncRead for FirstRequestGuard {
+impl AsyncRead for Guarded {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if let Poll::Ready(done) = Pin::new(&mut self.stream).poll_read(context, buffer) {
+            if self.tunnel.load(Ordering::Relaxed) {
+                self.framing.leave();
+            }
+            if let Some(fresh) = buffer.filled_mut().get_mut(before..) {
+                self.framing.look(fresh);
+            }
             return Poll::Ready(done);
         }
         if self.begun.load(Ordering::Relaxed) {
@@ -211,7 +232,7 @@ impl AsyncRead for FirstRequestGuard {
     }
 }
 
-impl AsyncWrite for FirstRequestGuard {
+impl AsyncWrite for Guarded {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

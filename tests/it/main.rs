@@ -6,6 +6,8 @@
 mod harness;
 
 #[cfg(test)]
+mod inbound;
+#[cfg(test)]
 mod smoke;
 
 #[cfg(test)]

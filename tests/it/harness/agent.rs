@@ -254,7 +254,10 @@ impl Agent {
 
     async fn read(&self, index: usize, mut body: Incoming) -> Bytes {
         let mut whole = Vec::new();
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return whole.into(); // it broke off and is never complete
+            };
             let trailers = frame.trailers_ref().map(|t| format!("{t:?}"));
             let data = frame.into_data().unwrap_or_default();
             whole.extend_from_slice(&data);
