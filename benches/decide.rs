@@ -94,86 +94,55 @@ struct Case {
 /// One request for each kind of route, each for the last route of its kind; and four that nothing matches.
 fn cases(count: usize) -> Vec<Case> {
     let last = |kind: usize| {
-        (0..count - 1)
-            .rev()
-            .find(|i| i % 5 == kind)
-            .unwrap_or_default()
+        let of_kind = (0..count - 1).rev().find(|i| i % 5 == kind);
+        of_kind.unwrap_or_default()
     };
-    let case = |name, method, path: String, body, allowed| Case {
+    let (warehouse, index) = (format!("w{}", last(0)), format!("c{}.docs.i", last(1)));
+    let (model, page, kind) = (last(2), last(3), format!("k{}", last(4)));
+    let model = format!("/serving-endpoints/m{model}/invocations");
+    let page = format!("/api/2.0/custom/p{page}/7");
+    let runs = "/api/2.0/mlflow/runs/update";
+    let ask = "/api/2.0/custom/ask";
+    let get = |name, path: &str, allowed| case(name, Method::GET, path, None, allowed);
+    let post = |name, path: &str, body, allowed| case(name, Method::POST, path, body, allowed);
+    vec![
+        post("resource", STATEMENTS, statement(&warehouse), true),
+        get("prefix", &query(&index), true),
+        post("operation+resource", &model, None, true),
+        get("path", &page, true),
+        post("body", ask, Some(json!({"kind": kind})), true),
+        post("operation", runs, None, true),
+        post("miss-resource", STATEMENTS, statement("none"), false),
+        get("miss-prefix", &query("none.docs.i"), false),
+        get("miss-path", "/api/2.0/custom/none/7", false),
+        post("miss-body", ask, Some(json!({"kind": "none"})), false),
+    ]
+}
+
+const STATEMENTS: &str = "/api/2.0/sql/statements";
+
+fn statement(warehouse: &str) -> Option<Value> {
+    Some(json!({"warehouse_id": warehouse, "statement": "select 1"}))
+}
+
+fn query(index: &str) -> String {
+    format!("/api/2.0/vector-search/indexes/{index}/query")
+}
+
+fn case(
+    name: &'static str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+    allowed: bool,
+) -> Case {
+    Case {
         name,
         method,
-        path: CanonicalPath::parse(&path).expect("a path"),
+        path: CanonicalPath::parse(path).expect("a path"),
         body,
         allowed,
-    };
-    let statement = |id: String| Some(json!({"warehouse_id": id, "statement": "select 1"}));
-    let index = |id: String| format!("/api/2.0/vector-search/indexes/{id}/query");
-    let model = |id: String| format!("/serving-endpoints/{id}/invocations");
-    let custom = |rest: String| format!("/api/2.0/custom/{rest}");
-    let (sql, kind) = ("/api/2.0/sql/statements", |kind: String| {
-        Some(json!({"kind": kind}))
-    });
-    let (get, post) = (|| Method::GET, || Method::POST);
-    vec![
-        case(
-            "resource",
-            post(),
-            sql.into(),
-            statement(format!("w{}", last(0))),
-            true,
-        ),
-        case(
-            "prefix",
-            get(),
-            index(format!("c{}.docs.i", last(1))),
-            None,
-            true,
-        ),
-        case(
-            "operation+resource",
-            post(),
-            model(format!("m{}", last(2))),
-            None,
-            true,
-        ),
-        case("path", get(), custom(format!("p{}/7", last(3))), None, true),
-        case(
-            "body",
-            post(),
-            custom("ask".into()),
-            kind(format!("k{}", last(4))),
-            true,
-        ),
-        case(
-            "operation",
-            post(),
-            "/api/2.0/mlflow/runs/update".into(),
-            None,
-            true,
-        ),
-        case(
-            "miss-resource",
-            post(),
-            sql.into(),
-            statement("none".into()),
-            false,
-        ),
-        case(
-            "miss-prefix",
-            get(),
-            index("none.docs.i".into()),
-            None,
-            false,
-        ),
-        case("miss-path", get(), custom("none/7".into()), None, false),
-        case(
-            "miss-body",
-            post(),
-            custom("ask".into()),
-            kind("none".into()),
-            false,
-        ),
-    ]
+    }
 }
 
 fn subject() -> UserId {
