@@ -34,34 +34,34 @@ class Door:
         )
         self.numbers = itertools.count()
 
-    def get(self, path: str, token: str | None, timeout: float = ANSWER_SECONDS_MAX, **query: str) -> httpx.Response:
+    def get(self, page: str, token: str | None, timeout: float = ANSWER_SECONDS_MAX, **query: str) -> httpx.Response:
         """One request of a user, or of nobody."""
-        answer = self.client.get(path, params=query, headers=headers_of(token), timeout=timeout)
-        self.keep(path, answer.headers, answer.content)
+        answer = self.client.get(page, params=query, headers=headers_of(token), timeout=timeout)
+        self.keep(page, answer.headers, answer.content)
         return answer
 
-    def asked(self, path: str, token: str | None, timeout: float = ANSWER_SECONDS_MAX, **query: str) -> dict[str, Any]:
+    def asked(self, page: str, token: str | None, timeout: float = ANSWER_SECONDS_MAX, **query: str) -> dict[str, Any]:
         """The agent's answer to a request that must succeed."""
-        answer = self.get(path, token, timeout, **query)
-        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+        answer = self.get(page, token, timeout, **query)
+        assert answer.status_code == 200, f"{page}: {answer.status_code} {answer.text}"
         return answer.json()
 
     @contextmanager
-    def events(self, path: str, token: str, **query: str) -> Iterator[Iterator[dict[str, Any]]]:
+    def events(self, page: str, token: str, **query: str) -> Iterator[Iterator[dict[str, Any]]]:
         """The events of a streamed answer, each as soon as it is here."""
-        with self.client.stream("GET", path, params=query, headers=headers_of(token)) as answer:
-            assert answer.status_code == 200, f"{path}: {answer.status_code}"
-            yield self.read_events(path, answer)
+        with self.client.stream("GET", page, params=query, headers=headers_of(token)) as answer:
+            assert answer.status_code == 200, f"{page}: {answer.status_code}"
+            yield self.read_events(page, answer)
 
-    def read_events(self, path: str, answer: httpx.Response) -> Iterator[dict[str, Any]]:
+    def read_events(self, page: str, answer: httpx.Response) -> Iterator[dict[str, Any]]:
         for line in answer.iter_lines():
-            self.keep(path, answer.headers, line.encode())
+            self.keep(page, answer.headers, line.encode())
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
 
-    def keep(self, path: str, headers: httpx.Headers, body: bytes) -> None:
+    def keep(self, page: str, headers: httpx.Headers, body: bytes) -> None:
         """Writes an answer down for the canary test."""
-        name = f"{next(self.numbers):05}-{path.strip('/').replace('/', '-')}"
+        name = f"{next(self.numbers):05}-{page.strip('/').replace('/', '-')}"
         head = "".join(f"{name}: {value}\n" for name, value in headers.multi_items()).encode()
         Path(self.facts.store, name).write_bytes(head + b"\n" + body)
 

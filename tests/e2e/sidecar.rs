@@ -1,8 +1,8 @@
 //! The real binary as a child process: `valetkey run --config … -- python agent.py`, started, watched, ended.
 //!
-//! Its environment is made up from nothing, its output goes to files. Where this test runs with the right to trace any
-//! process (root), that right is taken from the sidecar and so from its agent, as on the platform: otherwise no process
-//! could be closed to the agent.
+//! Its environment is made up from nothing, its output goes to files. Where this test runs with the right to look into
+//! any process (root), all such rights are taken from the sidecar and so from its agent, as on the platform: otherwise no
+//! process could be closed to the agent.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,8 +28,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 /// Another process may take a free port before the sidecar does.
 const STARTS_MAX: usize = 3;
-/// CAP_SYS_PTRACE as a bit of `CapEff`.
-const MAY_TRACE_BIT: u64 = 1 << 19;
+/// CAP_SYS_PTRACE, CAP_SYS_ADMIN and CAP_PERFMON as bits of `CapEff`: each opens some of another process's `/proc`.
+const MAY_TRACE_BITS: u64 = 1 << 19 | 1 << 21 | 1 << 38;
 /// Credentials of other kinds in the sidecar's environment, none of which the agent may get.
 const DECOYS: [(&str, &str); 4] = [
     ("DATABRICKS_TOKEN", "dapi0decoy0token0e2e"),
@@ -107,7 +107,7 @@ impl Sidecar {
         let mut command = match &closing {
             Some(setpriv) => {
                 let mut command = Command::new(setpriv);
-                command.args(["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", "--"]);
+                command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
                 command.arg(env!("CARGO_BIN_EXE_valetkey"));
                 command
             }
@@ -210,7 +210,7 @@ fn config(site: &Site, ports: &Ports, folder: &Path) -> String {
 fn may_trace() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let held = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    u64::from_str_radix(held.unwrap().trim(), 16).unwrap() & MAY_TRACE_BIT != 0
+    u64::from_str_radix(held.unwrap().trim(), 16).unwrap() & MAY_TRACE_BITS != 0
 }
 
 /// Of util-linux; takes rights away before it becomes the program named.

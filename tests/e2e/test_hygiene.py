@@ -10,15 +10,17 @@ from typing import Any
 from conftest import Door
 from facts import Facts
 
-#: CAP_SYS_PTRACE as a bit of `CapEff`.
-MAY_TRACE_BIT = 1 << 19
+#: CAP_SYS_PTRACE, CAP_SYS_ADMIN and CAP_PERFMON as bits of `CapEff`.
+MAY_TRACE_BITS = 1 << 19 | 1 << 21 | 1 << 38
+#: Parts of the sidecar's /proc that must be closed.
+CLOSED = ("parent_environ", "parent_memory", "parent_files")
 
 
 def test_the_environment_is_wired_to_the_sidecar_and_holds_no_credential(facts: Facts, door: Door) -> None:
     told = door.asked("/env", facts.users[0].tokens[0])
     environment: dict[str, str] = told["environment"]
     assert environment["DATABRICKS_HOST"].startswith("http://127.0.0.1:")
-    assert environment["DATABRICKS_CLIENT_ID"]
+    assert environment["DATABRICKS_CLIENT_ID"] == facts.app_name
     assert environment["DATABRICKS_CLIENT_SECRET"]
     assert environment["DATABRICKS_DISABLE_EXPERIMENTAL_FILES_API_CLIENT"] == "true"
     assert environment["VALETKEY_ADMIN_URL"] == facts.admin
@@ -27,8 +29,9 @@ def test_the_environment_is_wired_to_the_sidecar_and_holds_no_credential(facts: 
     assert "127.0.0.1" in environment["NO_PROXY"]
     for gone in ("DATABRICKS_TOKEN", "DATABRICKS_PASSWORD", "DATABRICKS_CONFIG_PROFILE", "ARM_CLIENT_SECRET"):
         assert gone not in environment
-    for decoy in facts.decoys:
-        assert decoy not in str(told), "a credential of the sidecar's environment reached the agent"
+    # Only names in what a failure prints: on a real workspace the rest is real.
+    leaked = [name for name, value in environment.items() if any(decoy in value for decoy in facts.decoys)]
+    assert leaked == [], "a credential of the sidecar's environment reached the agent"
 
 
 def test_the_sidecars_memory_and_environment_are_closed_to_the_agent(facts: Facts, door: Door, say: Any) -> None:
@@ -36,11 +39,12 @@ def test_the_sidecars_memory_and_environment_are_closed_to_the_agent(facts: Fact
         say("the sidecar's memory against its agent: this process may trace any other (root, and no setpriv here)")
         return
     told = door.asked("/env", facts.users[0].tokens[0], parent="yes")
-    assert not int(told["capabilities"]["text"], 16) & MAY_TRACE_BIT
+    assert not int(told["capabilities"]["text"], 16) & MAY_TRACE_BITS
     assert told["parent"] == facts.sidecar_pid
     assert told["parent_name"]["text"].startswith("valetkey")
-    for closed in ("parent_environ", "parent_memory", "parent_files"):
-        assert told[closed] == {"refused": "PermissionError"}, closed
+    # Only the outcome in what a failure prints: on a real workspace the rest is real.
+    outcomes = {name: told[name].get("refused", "was read") for name in CLOSED}
+    assert outcomes == dict.fromkeys(CLOSED, "PermissionError")
     command_line = told["parent_cmdline"]["text"].split("\0")
     assert "run" in command_line
 
