@@ -29,7 +29,11 @@ pub fn is_plain(character: char) -> bool {
             '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{061c}'))
 }
 
-fn check_name(text: &str) -> Result<(), NameFault> {
+/// Whether a text may be shown and recorded as a name: not blank, of bounded length, every character plain.
+///
+/// # Errors
+/// [`NameFault`] says what is wrong with it.
+pub fn check_name(text: &str) -> Result<(), NameFault> {
     if text.trim().is_empty() {
         Err(NameFault::Empty)
     } else if text.chars().count() > NAME_CHARS_MAX {

@@ -75,6 +75,11 @@ impl Digest {
         Self(bytes)
     }
 
+    /// The raw bytes, as a part of another digest.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The first 16 hex digits: enough to correlate two records, useless to find the value.
     pub fn short(&self) -> String {
         use fmt::Write as _;

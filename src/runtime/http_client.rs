@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Collected, Full, Limited, combinators::UnsyncBoxBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -120,6 +121,9 @@ impl HttpSend for HyperSend {
 ///
 /// # Errors
 /// When it is longer than `bytes_max` or breaks off.
-pub async fn read_limited(body: Body, bytes_max: usize) -> Result<Bytes, BoxError> {
-    Ok(Limited::new(body, bytes_max).collect().await?.to_bytes())
+pub fn read_limited(body: Body, bytes_max: usize) -> BoxFuture<'static, Result<Bytes, BoxError>> {
+    // Not an `async fn`: inside one the compiler loses the lifetime of the error and can no longer show that callers'
+    // futures are `Send`.
+    let whole = Limited::new(body, bytes_max).collect();
+    Box::pin(whole.map(|whole| whole.map(Collected::to_bytes)))
 }

@@ -281,6 +281,14 @@ impl Metrics {
         self.0.audit_records.with_label_values(&[event]).inc();
     }
 
+    /// So many records of this event were written at once.
+    pub fn audit_records(&self, event: &'static str, count: u64) {
+        self.0
+            .audit_records
+            .with_label_values(&[event])
+            .inc_by(count);
+    }
+
     /// A record could not be written.
     pub fn audit_failure(&self) {
         self.0.audit_failures.inc();

@@ -165,6 +165,21 @@ impl<T: Send + Sync + 'static, E: Clone + Send + Sync + 'static> SingleFlight<T,
         }
     }
 
+    /// The error of the last fetch if it failed, for as long as none has succeeded since.
+    pub fn failure(&self) -> Option<E> {
+        let state = self.0.lock();
+        state.failed.as_ref().map(|(error, _)| error.clone())
+    }
+
+    /// Whether nothing lives, runs or is held back: forgetting this flight changes nothing for anybody.
+    pub fn is_idle(&self) -> bool {
+        let now = Instant::now();
+        let state = self.0.lock();
+        let lives = state.current.as_ref().is_some_and(|c| now < c.expires_at);
+        let held_back = state.failed.as_ref().is_some_and(|(_, until)| now < *until);
+        !lives && !held_back && state.running.is_none()
+    }
+
     /// Joins the running fetch or starts one.
     fn start(&self, state: &mut State<T, E>) -> watch::Receiver<Option<Outcome<T, E>>> {
         if let Some(running) = &state.running {

@@ -1,0 +1,384 @@
+//! The configuration: file and environment in, checked values out, or every mistake at once (PRODUCT 2 to 4).
+//!
+//! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of
+//! `raw.rs`) → `sections.rs`, `routes.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
+//! read. Nothing here is ever written back: there is only [`Config::summary`]. Read `raw.rs` next.
+//!
+//! Lives: listeners, files and limits are read once (a change needs a restart); `routes` and `users.scopes` are the
+//! policy and may be swapped while running; secrets are read when the configuration is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+use tracing::level_filters::LevelFilter;
+
+use crate::domain::identity::{ClientId, WorkspaceOrigin};
+use crate::domain::problem::Problem;
+use crate::domain::route::{PolicyOrigin, RouteSource};
+use crate::domain::scope::ScopeSet;
+use crate::domain::secret::Secret;
+
+pub mod check;
+pub mod inbound;
+pub mod limits;
+pub mod raw;
+pub mod read;
+pub mod reader;
+pub mod routes;
+pub mod schema;
+pub mod sections;
+pub mod substitute;
+#[cfg(test)]
+mod tests;
+pub mod values;
+pub mod words;
+pub mod yaml;
+
+use limits::Limits;
+use words::{
+    Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
+    UserMode,
+};
+
+/// The environment as it was when the program started. `Debug` shows the names only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Env(BTreeMap<String, String>);
+
+impl Env {
+    /// What a variable holds.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The names of all variables, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// All variables.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+impl From<BTreeMap<String, String>> for Env {
+    fn from(variables: BTreeMap<String, String>) -> Self {
+        Self(variables)
+    }
+}
+
+impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Env {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
+        let owned = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
+        Self(owned.collect())
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Where to look for the file.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// `--config`; comes before everything else and must exist.
+    pub config: Option<PathBuf>,
+    /// What is read, if it exists, when neither `--config` nor `VALETKEY_CONFIG` names a file.
+    pub default_file: PathBuf,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            config: None,
+            default_file: "valetkey.yaml".into(),
+        }
+    }
+}
+
+/// Everything the program was told, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from; `None` where the environment was enough.
+    pub source: Option<PathBuf>,
+    /// The workspace.
+    pub workspace: Workspace,
+    /// The side of the front door.
+    pub inbound: Inbound,
+    /// Verification of users' tokens, and sessions.
+    pub users: Users,
+    /// The app's service principal.
+    pub app: App,
+    /// The side of the agent.
+    pub outbound: Outbound,
+    /// The routes as written; empty with [`PolicyOrigin::Routes`] means that everything is denied.
+    pub routes: Vec<RouteSource>,
+    /// Whether the routes are the user's or the starter policy is to be used.
+    pub policy_origin: PolicyOrigin,
+    /// The audit log.
+    pub audit: Audit,
+    /// Metrics, health, status.
+    pub admin: Admin,
+    /// The program's own log.
+    pub log: Log,
+    /// Every limit.
+    pub limits: Limits,
+}
+
+/// `workspace`.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    /// The one place that credentials are sent to.
+    pub origin: WorkspaceOrigin,
+    /// Pinned issuer; `None` = discovered.
+    pub issuer: Option<String>,
+    /// Pinned address of the issuer's keys.
+    pub jwks_uri: Option<String>,
+    /// Pinned token endpoint.
+    pub token_endpoint: Option<String>,
+    /// Roots trusted besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// The workspace's id, where it is known.
+    pub workspace_id: Option<String>,
+}
+
+/// `inbound`.
+#[derive(Debug, Clone)]
+pub struct Inbound {
+    /// Where the front door connects to.
+    pub listen: SocketAddr,
+    /// The agent's origin: `http://HOST:PORT` with a loopback host and no path.
+    pub agent: Uri,
+    /// Whether a token is needed.
+    pub user: UserMode,
+    /// Path patterns that need no token.
+    pub public: Vec<String>,
+    /// The header that carries the user token.
+    pub token_header: HeaderName,
+    /// Whether the agent sees `Authorization` as it came.
+    pub pass_authorization: bool,
+}
+
+impl Inbound {
+    /// The port the agent listens on; `run` tells it to the child.
+    pub fn agent_port(&self) -> u16 {
+        self.agent.port_u16().unwrap_or(80)
+    }
+}
+
+/// `users`.
+#[derive(Debug, Clone)]
+pub struct Users {
+    /// Accepted audiences, never empty.
+    pub audiences: Vec<String>,
+    /// The ceiling of every session; `None` = everything the token holds.
+    pub scopes: Option<ScopeSet>,
+    /// Accepted signature algorithms, never empty.
+    pub algorithms: Vec<Algorithm>,
+    /// Accepted values of `typ`, in lower case.
+    pub token_types: Vec<String>,
+    /// Tolerated difference of clocks.
+    pub leeway: Duration,
+    /// The local stand-in for the token.
+    pub session: Session,
+    /// Whether the token is swapped before use.
+    pub exchange: Exchange,
+}
+
+/// `users.session`.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Life after the last use.
+    pub ttl: Duration,
+    /// Life after the request that opened it.
+    pub linger: Duration,
+    /// What the stand-in looks like.
+    pub format: SessionFormat,
+    /// Most sessions at a time.
+    pub sessions_max: usize,
+}
+
+/// `app`. Id and secret are both there or both absent; without them no call can run as the app.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The service principal's client id.
+    pub client_id: Option<ClientId>,
+    /// Its secret.
+    pub client_secret: Option<Arc<Secret>>,
+    /// What the token endpoint is asked for.
+    pub scopes: AppScopes,
+}
+
+/// `outbound`.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// Where the agent's SDKs connect to: always loopback.
+    pub listen: SocketAddr,
+    /// The pair of an agent that `serve` did not start.
+    pub local_client: Option<LocalClient>,
+    /// Whether calls that hand out storage addresses pass.
+    pub presigned: Presigned,
+}
+
+/// `outbound.local_client`.
+#[derive(Debug, Clone)]
+pub struct LocalClient {
+    /// The id the agent presents.
+    pub id: String,
+    /// Its secret, worth nothing anywhere else.
+    pub secret: Arc<Secret>,
+}
+
+/// `audit`.
+#[derive(Debug, Clone)]
+pub struct Audit {
+    /// The file that is appended to.
+    pub file: PathBuf,
+    /// What happens to a call that cannot be recorded.
+    pub on_failure: OnFailure,
+    /// When the file is flushed to disk.
+    pub sync: AuditSync,
+    /// Size at which a new file is begun.
+    pub rotate_bytes: u64,
+    /// How many old files are kept.
+    pub rotate_keep: usize,
+}
+
+/// `admin`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where metrics, health and status are.
+    pub listen: SocketAddr,
+}
+
+/// `log`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// How it is written.
+    pub format: LogFormat,
+    /// What is written where nothing else is said.
+    pub level: LevelFilter,
+    /// What is written of single targets.
+    pub targets: Vec<(String, LevelFilter)>,
+}
+
+impl Config {
+    /// Finds the file, reads and checks it together with the environment.
+    ///
+    /// # Errors
+    /// Every mistake that was found, in the order of their lines.
+    pub fn load(options: &LoadOptions, env: &Env) -> Result<Self, Vec<Problem>> {
+        let Some((path, key)) = find(options, env) else {
+            return Self::parse("", None, env);
+        };
+        let text = read_file(&path).map_err(|message| {
+            let mut problem = Problem::new(key, message);
+            problem.file = Some(path.display().to_string());
+            vec![problem]
+        })?;
+        Self::parse(&text, Some(&path), env)
+    }
+
+    /// Checks a text that was read already; `source` is what its problems call it.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str, source: Option<&Path>, env: &Env) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let parsed = yaml::parse(text).map_err(|problem| vec![problem]);
+        let result = parsed.and_then(|mut tree| {
+            substitute::substitute(&mut tree, env, &mut problems);
+            let raw = read::read(&tree, &mut problems);
+            sections::check(raw, env, problems)
+        });
+        result
+            .map(|config| Self {
+                source: source.map(Path::to_path_buf),
+                ..config
+            })
+            .map_err(|problems| in_order(problems, source))
+    }
+
+    /// What the start log and `check` say about it: names and values, no secret among them.
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        let source = |path: &PathBuf| path.display().to_string();
+        let app = self.app.client_id.as_ref();
+        let policy = match self.policy_origin {
+            PolicyOrigin::Routes => format!("{} routes", self.routes.len()),
+            PolicyOrigin::Starter => "starter policy".to_owned(),
+        };
+        let ceiling = self.users.scopes.as_ref();
+        vec![
+            (
+                "config",
+                self.source
+                    .as_ref()
+                    .map_or_else(|| "environment".into(), source),
+            ),
+            ("workspace", self.workspace.origin.to_string()),
+            ("inbound", self.inbound.listen.to_string()),
+            ("agent", self.inbound.agent.to_string()),
+            ("outbound", self.outbound.listen.to_string()),
+            ("admin", self.admin.listen.to_string()),
+            ("user", format!("{:?}", self.inbound.user).to_lowercase()),
+            ("audiences", self.users.audiences.join(" ")),
+            (
+                "scopes",
+                ceiling.map_or_else(|| "no ceiling".into(), ToString::to_string),
+            ),
+            (
+                "app",
+                app.map_or_else(|| "none".into(), ToString::to_string),
+            ),
+            ("policy", policy),
+            ("audit", source(&self.audit.file)),
+        ]
+    }
+}
+
+/// The file to read, and the name of what pointed to it.
+fn find(options: &LoadOptions, env: &Env) -> Option<(PathBuf, &'static str)> {
+    const VARIABLE: &str = "VALETKEY_CONFIG";
+    if let Some(path) = &options.config {
+        return Some((path.clone(), "--config"));
+    }
+    if let Some(path) = env.get(VARIABLE).filter(|path| !path.is_empty()) {
+        return Some((path.into(), VARIABLE));
+    }
+    // `try_exists` also fails where the file may not be looked at: then reading it says so.
+    let there = options.default_file.try_exists().unwrap_or(true);
+    there.then(|| (options.default_file.clone(), "(file)"))
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let limit = yaml::CONFIG_BYTES_MAX as u64 + 1;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|error| format!("the file cannot be read: {}", error.kind()))?;
+    String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())
+}
+
+/// Adds the file's name and sorts by line, what has none first.
+fn in_order(mut problems: Vec<Problem>, source: Option<&Path>) -> Vec<Problem> {
+    for problem in &mut problems {
+        if problem.key.is_empty() {
+            problem.key = "(file)".into(); // the root itself
+        }
+        let of_a_variable =
+            problem.line == 0 && problem.key.starts_with(|c: char| c.is_uppercase());
+        if !of_a_variable {
+            problem.file = source.map(|path| path.display().to_string());
+        }
+    }
+    problems.sort_by_key(|problem| problem.line);
+    problems
+}

@@ -1,0 +1,516 @@
+//! The policy and its one decision.
+//!
+//! `decide` is pure and is the only implementation of matching: the live proxy, `explain`, `check` and the admin listener all
+//! call it. The first matching route decides; nothing matches = denied. Knows no headers, clocks or credential values.
+//! `compile.rs` makes a [`Policy`]; `ask.rs` reads the call.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::Value;
+
+use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Resource};
+use super::catalog::{Catalog, Effect, Operation};
+use super::path::CanonicalPath;
+use super::route::{PolicyOrigin, RunAs};
+use super::scope::{Scope, ScopeSet};
+use super::template::{PathTemplate, Trie};
+
+/// The identity that a call runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The app's service principal.
+    App,
+    /// The session's user.
+    User,
+}
+
+impl Identity {
+    /// The word in audit records and metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::User => "user",
+        }
+    }
+}
+
+/// Why a call is refused. Closed and documented (README): labels, audit records and headers carry these names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DenyReason {
+    /// No route matches.
+    NoRoute,
+    /// The first matching route says `deny`.
+    RouteDenies,
+    /// The route runs as the user, and the caller presented the app's token.
+    UserRequired,
+    /// The session does not hold the scope.
+    ScopeMissing,
+    /// A user call on a path that the catalogue does not know, by a route without `scope`.
+    ScopeUnknown,
+    /// The call touches several resources that routes give to different identities.
+    ResourcesDisagree,
+    /// The statement or conversation was created by somebody else.
+    FollowUpForeign,
+    /// The statement or conversation is not known here, and the call would run as the app.
+    FollowUpUnknown,
+    /// The call hands out storage URLs that bypass the sidecar.
+    Presigned,
+    /// The path holds escapes that no template admits.
+    PathEscape,
+}
+
+impl DenyReason {
+    /// Every reason, for documentation and tests.
+    pub const ALL: [Self; 10] = [
+        Self::NoRoute,
+        Self::RouteDenies,
+        Self::UserRequired,
+        Self::ScopeMissing,
+        Self::ScopeUnknown,
+        Self::ResourcesDisagree,
+        Self::FollowUpForeign,
+        Self::FollowUpUnknown,
+        Self::Presigned,
+        Self::PathEscape,
+    ];
+
+    /// The stable name.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::RouteDenies => "route_denies",
+            Self::UserRequired => "user_required",
+            Self::ScopeMissing => "scope_missing",
+            Self::ScopeUnknown => "scope_unknown",
+            Self::ResourcesDisagree => "resources_disagree",
+            Self::FollowUpForeign => "follow_up_foreign",
+            Self::FollowUpUnknown => "follow_up_unknown",
+            Self::Presigned => "presigned_refused",
+            Self::PathEscape => "path_escape",
+        }
+    }
+}
+
+/// A refusal, with what a developer needs to mend it.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// Why.
+    pub reason: DenyReason,
+    /// The route that decided, if one matched.
+    pub route: Option<Arc<Route>>,
+    /// The scope that was missing.
+    pub scope: Option<Scope>,
+}
+
+/// Leave to make one call as one identity. Only [`decide`] makes one.
+#[derive(Debug)]
+pub struct Grant {
+    route: Arc<Route>,
+    identity: Identity,
+    scope: Option<Scope>,
+}
+
+impl Grant {
+    /// The route that decided.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// As whom the call runs.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The scope the call needs: what to ask the token endpoint for.
+    pub fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
+    }
+}
+
+/// A compiled route.
+#[derive(Debug)]
+pub struct Route {
+    /// Unique.
+    pub name: Arc<str>,
+    /// Where it stands in its file; 0 for built-in ones.
+    pub line: usize,
+    /// As whom matching calls run.
+    pub run_as: RunAs,
+    /// The scope that replaces the catalogue's.
+    pub scope: Option<Scope>,
+    pub(super) on: Matcher,
+}
+
+/// What a route matches. All present conditions must hold.
+#[derive(Debug, Default)]
+pub(super) struct Matcher {
+    /// Sorted numbers of operations.
+    pub operations: Option<Vec<usize>>,
+    pub resource: Option<ResourceMatcher>,
+    pub methods: Vec<Method>,
+    pub path: Option<PathTemplate>,
+    pub body: Vec<(String, Vec<String>)>,
+}
+
+/// A resource by exact id, or by the start of its id.
+#[derive(Debug)]
+pub(super) struct ResourceMatcher {
+    pub kind: Arc<str>,
+    pub id: String,
+    pub prefix: bool,
+}
+
+impl Matcher {
+    fn matches(&self, call: &Call<'_>, resource: Option<&Resource<'_>>) -> bool {
+        self.fits_operation(call)
+            && self
+                .resource
+                .as_ref()
+                .is_none_or(|wanted| resource.is_some_and(|given| wanted.matches(given)))
+            && (self.methods.is_empty() || self.methods.contains(call.method))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|template| template.matches(call.path))
+            && self
+                .body
+                .iter()
+                .all(|(key, allowed)| member_is(call.body, key, allowed))
+    }
+
+    /// Operations of admin effect are never reached by a resource alone: they must be named.
+    fn fits_operation(&self, call: &Call<'_>) -> bool {
+        match (&self.operations, call.operation) {
+            (Some(wanted), Some((index, _))) => wanted.binary_search(&index).is_ok(),
+            (Some(_), None) => false,
+            (None, Some((_, operation))) => {
+                self.path.is_some() || operation.effect != Effect::Admin
+            }
+            (None, None) => true,
+        }
+    }
+}
+
+impl ResourceMatcher {
+    fn matches(&self, given: &Resource<'_>) -> bool {
+        *self.kind == *given.kind
+            && if self.prefix {
+                given.id.starts_with(&self.id)
+            } else {
+                *given.id == *self.id
+            }
+    }
+}
+
+fn member_is(body: Option<&Value>, key: &str, allowed: &[String]) -> bool {
+    match body.and_then(|b| b.get(key)) {
+        Some(Value::String(text)) => allowed.iter().any(|a| a == text),
+        Some(Value::Number(number)) => allowed.contains(&number.to_string()),
+        Some(Value::Bool(flag)) => allowed
+            .iter()
+            .any(|a| a == if *flag { "true" } else { "false" }),
+        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    }
+}
+
+/// The routes in force, with the index that finds them.
+#[derive(Debug)]
+pub struct Policy {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) origin: PolicyOrigin,
+    pub(super) routes: Vec<Arc<Route>>,
+    pub(super) presigned_allowed: bool,
+    /// By operation: routes that name it and no resource.
+    pub(super) by_operation: Vec<Vec<u32>>,
+    /// By resource kind and id: routes that name exactly it.
+    pub(super) by_resource: HashMap<Arc<str>, HashMap<String, Vec<u32>>>,
+    /// By resource kind: routes that name the start of an id.
+    pub(super) by_prefix: HashMap<Arc<str>, Vec<u32>>,
+    /// Raw routes by path.
+    pub(super) by_path: Trie,
+}
+
+impl Policy {
+    /// The catalogue that the policy speaks of.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The routes in their order.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    /// Where the policy came from.
+    pub fn origin(&self) -> PolicyOrigin {
+        self.origin
+    }
+
+    /// Whether the body of such a request must be read before it can be decided.
+    pub fn reads_body(
+        &self,
+        method: &Method,
+        path: &CanonicalPath,
+        operation: Option<&Operation>,
+    ) -> bool {
+        operation.is_some_and(Operation::reads_body)
+            || self.by_path.visit(path, &mut |index| {
+                self.route(index).is_some_and(|r| {
+                    !r.on.body.is_empty()
+                        && (r.on.methods.is_empty() || r.on.methods.contains(method))
+                })
+            })
+    }
+
+    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user.
+    pub fn user_scopes(&self) -> ScopeSet {
+        let as_user = self
+            .routes
+            .iter()
+            .filter(|r| matches!(r.run_as, RunAs::User | RunAs::Caller));
+        ScopeSet::new(as_user.flat_map(|route| {
+            let own = route.scope.clone();
+            let named = self
+                .catalog
+                .operations()
+                .iter()
+                .enumerate()
+                .filter(|(index, operation)| route.may_touch(*index, operation));
+            let inherited: Vec<Scope> = if own.is_some() {
+                Vec::new()
+            } else {
+                named.map(|(_, o)| o.scope.clone()).collect()
+            };
+            own.into_iter().chain(inherited)
+        }))
+    }
+
+    fn route(&self, index: u32) -> Option<&Arc<Route>> {
+        self.routes.get(index as usize)
+    }
+
+    /// The first route that matches, found through the index. The answer is that of trying all in order (a property test).
+    fn first(&self, call: &Call<'_>, resource: Option<&Resource<'_>>) -> Option<&Arc<Route>> {
+        let mut best = u32::MAX;
+        let mut consider = |candidates: &[u32]| {
+            for index in candidates.iter().take_while(|index| **index < best) {
+                if self
+                    .route(*index)
+                    .is_some_and(|route| route.on.matches(call, resource))
+                {
+                    best = *index;
+                    break;
+                }
+            }
+        };
+        if let Some((operation, _)) = call.operation {
+            consider(
+                self.by_operation
+                    .get(operation)
+                    .map_or(&[][..], Vec::as_slice),
+            );
+        }
+        if let Some(resource) = resource {
+            consider(
+                self.by_resource
+                    .get(resource.kind)
+                    .and_then(|ids| ids.get(&*resource.id))
+                    .map_or(&[][..], Vec::as_slice),
+            );
+            consider(
+                self.by_prefix
+                    .get(resource.kind)
+                    .map_or(&[][..], Vec::as_slice),
+            );
+        }
+        self.by_path.visit(call.path, &mut |index| {
+            if index < best
+                && self
+                    .route(index)
+                    .is_some_and(|route| route.on.matches(call, resource))
+            {
+                best = index;
+            }
+            false
+        });
+        self.route(best)
+    }
+
+    /// The oracle for tests: tries every route in order.
+    #[cfg(test)]
+    pub(super) fn first_naive(
+        &self,
+        call: &Call<'_>,
+        resource: Option<&Resource<'_>>,
+    ) -> Option<&Arc<Route>> {
+        self.routes
+            .iter()
+            .find(|route| route.on.matches(call, resource))
+    }
+}
+
+impl Route {
+    /// What the route matches, in the words of the configuration.
+    pub fn describe(&self, catalog: &Catalog) -> String {
+        let mut parts = Vec::new();
+        if let Some(resource) = &self.on.resource {
+            parts.push(format!(
+                "{}/{}{}",
+                resource.kind,
+                resource.id,
+                if resource.prefix { "*" } else { "" }
+            ));
+        }
+        if let Some(operations) = &self.on.operations {
+            let ids: Vec<&str> = operations
+                .iter()
+                .filter_map(|i| catalog.operations().get(*i))
+                .map(|o| &*o.id)
+                .collect();
+            parts.push(match ids.as_slice() {
+                [one] => (*one).to_owned(),
+                many => format!("{} operations", many.len()),
+            });
+        }
+        if let Some(path) = &self.on.path {
+            let methods: Vec<&str> = self.on.methods.iter().map(Method::as_str).collect();
+            parts.push(format!(
+                "{} {}",
+                if methods.is_empty() {
+                    "*".to_owned()
+                } else {
+                    methods.join(",")
+                },
+                path.as_str()
+            ));
+        }
+        for (key, allowed) in &self.on.body {
+            parts.push(format!("{key} in [{}]", allowed.join(", ")));
+        }
+        parts.join(" ")
+    }
+
+    fn may_touch(&self, index: usize, operation: &Operation) -> bool {
+        match (&self.on.operations, &self.on.resource) {
+            (Some(operations), _) => operations.binary_search(&index).is_ok(),
+            (None, Some(resource)) => operation
+                .resources
+                .iter()
+                .any(|rule| rule.kind == resource.kind),
+            (None, None) => self
+                .on
+                .path
+                .as_ref()
+                .is_some_and(|p| p.shape() == operation.path.shape()),
+        }
+    }
+}
+
+/// Decides one call: who it runs as, or why not.
+///
+/// # Errors
+/// The [`Denial`]: the default of every path through this function.
+pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
+    let plain = |reason| Denial {
+        reason,
+        route: None,
+        scope: None,
+    };
+    if call.operation.is_none() && call.path.has_delicate() {
+        return Err(plain(DenyReason::PathEscape));
+    }
+    if !policy.presigned_allowed
+        && call
+            .operation
+            .is_some_and(|(_, operation)| operation.presigned)
+    {
+        return Err(plain(DenyReason::Presigned));
+    }
+    let mut grant: Option<Grant> = None;
+    let mut touched = call.resources.iter().map(Some);
+    // A call without resources is still one question.
+    let mut next = touched.next().or(Some(None));
+    while let Some(resource) = next {
+        let route = policy
+            .first(call, resource)
+            .ok_or_else(|| plain(DenyReason::NoRoute))?;
+        let one = grant_by(route, call)?;
+        match &grant {
+            Some(earlier) if earlier.identity != one.identity => {
+                return Err(Denial {
+                    reason: DenyReason::ResourcesDisagree,
+                    route: Some(Arc::clone(route)),
+                    scope: None,
+                });
+            }
+            Some(_) => {}
+            None => grant = Some(one),
+        }
+        next = touched.next();
+    }
+    grant.ok_or_else(|| plain(DenyReason::NoRoute))
+}
+
+/// What one route says of the call.
+fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
+    let deny = |reason, scope: Option<&Scope>| Denial {
+        reason,
+        route: Some(Arc::clone(route)),
+        scope: scope.cloned(),
+    };
+    let identity = match (route.run_as, call.caller) {
+        (RunAs::Deny, _) => return Err(deny(DenyReason::RouteDenies, None)),
+        (RunAs::App, _) | (RunAs::Caller, CallerView::App) => Identity::App,
+        (RunAs::User | RunAs::Caller, CallerView::User { .. }) => Identity::User,
+        (RunAs::User, CallerView::App) => return Err(deny(DenyReason::UserRequired, None)),
+    };
+    let scope = route
+        .scope
+        .as_ref()
+        .or_else(|| call.operation.map(|(_, operation)| &operation.scope));
+    if let (Identity::User, CallerView::User { scopes, .. }) = (identity, call.caller) {
+        match scope {
+            None => return Err(deny(DenyReason::ScopeUnknown, None)),
+            Some(needed) if !scopes.covers(needed) => {
+                return Err(deny(DenyReason::ScopeMissing, Some(needed)));
+            }
+            Some(_) => {}
+        }
+    }
+    check_follow_up(identity, call).map_err(|reason| deny(reason, None))?;
+    Ok(Grant {
+        route: Arc::clone(route),
+        identity,
+        scope: scope.cloned(),
+    })
+}
+
+/// A statement or conversation belongs to whoever got its id. Where the call runs as the user the workspace itself checks an
+/// id that is not known here; where it runs as the app nobody would.
+fn check_follow_up(identity: Identity, call: &Call<'_>) -> Result<(), DenyReason> {
+    match (call.follow_up, identity, call.caller) {
+        (FollowUpView::None, _, _) | (FollowUpView::Unknown, Identity::User, _) => Ok(()),
+        (FollowUpView::Unknown, Identity::App, _) => Err(DenyReason::FollowUpUnknown),
+        (
+            FollowUpView::Bound(Bound {
+                owner: Owner::App, ..
+            }),
+            _,
+            CallerView::App,
+        ) => Ok(()),
+        (
+            FollowUpView::Bound(Bound {
+                owner: Owner::User(owner),
+                ..
+            }),
+            _,
+            CallerView::User { subject, .. },
+        ) if owner == subject => Ok(()),
+        (FollowUpView::Bound(_), _, _) => Err(DenyReason::FollowUpForeign),
+    }
+}
+
+#[cfg(test)]
+mod tests;

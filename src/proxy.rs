@@ -1,0 +1,213 @@
+//! The shared parts of both flows, and the transport envelope around them.
+//!
+//! The envelope (sensitive marks, in-flight limit, panic catch) carries no data that a decision needs; every step of a flow is
+//! a line in `proxy/inbound.rs` or `proxy/outbound.rs`. Here, and only here, an error becomes an answer.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use futures_util::FutureExt as _;
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderName, HeaderValue, Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+use tower::{ServiceExt as _, service_fn};
+use tower_http::catch_panic::CatchPanic;
+use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
+
+use crate::domain::headers::{self, IdentityHeaders};
+use crate::domain::policy::Policy;
+use crate::domain::scope::ScopeSet;
+use crate::domain::template::PathTemplate;
+use crate::runtime::agent_gate::AgentGate;
+use crate::runtime::credential::CredentialSource;
+use crate::runtime::follow_up::FollowUps;
+use crate::runtime::http_client::Body;
+use crate::runtime::listener::Peer;
+use crate::runtime::metrics::Direction;
+use crate::runtime::session::SessionTable;
+use crate::runtime::upstream::Door;
+use crate::runtime::verifier::Verifier;
+
+use self::error::ProxyError;
+use self::local_oidc::LocalOidc;
+use self::record::{RequestRecord, Sinks};
+
+pub mod admin;
+pub mod body;
+pub mod error;
+pub mod inbound;
+pub mod local_oidc;
+pub mod outbound;
+pub mod record;
+pub mod tap;
+
+/// Whether a request needs a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserMode {
+    /// No request without a valid token.
+    Required,
+    /// A session where there is a token, nobody where there is none.
+    Optional,
+    /// Never a session; a token that comes all the same must be valid.
+    None,
+}
+
+/// What changes at a reload: swapped as a whole, and one request sees one snapshot.
+pub struct Snapshot {
+    /// The routes in force.
+    pub policy: Policy,
+    /// The ceiling of every session (`users.scopes`); `None` leaves a token's scopes as they are.
+    pub ceiling: Option<ScopeSet>,
+    /// The scopes of which a user needs at least one.
+    pub user_scopes: ScopeSet,
+    /// Counts loads, from 1.
+    pub version: u64,
+}
+
+impl Snapshot {
+    /// A snapshot of a compiled policy.
+    pub fn new(policy: Policy, ceiling: Option<ScopeSet>, version: u64) -> Self {
+        let user_scopes = policy.user_scopes();
+        Self {
+            policy,
+            ceiling,
+            user_scopes,
+            version,
+        }
+    }
+}
+
+/// The settings of the two flows that never change while the process runs.
+pub struct FlowSettings {
+    /// `inbound.user`.
+    pub user: UserMode,
+    /// `inbound.public`.
+    pub public: Vec<PathTemplate>,
+    /// From `inbound.token_header` and `inbound.pass_authorization`.
+    pub identity_headers: IdentityHeaders,
+    /// The workspace id, for query parameters that choose one.
+    pub workspace_id: Option<String>,
+    /// `limits.inspected_body_bytes`.
+    pub inspected_body_bytes_max: usize,
+    /// `limits.request_target_bytes`.
+    pub target_bytes_max: usize,
+    /// `limits.requests`, for each listener.
+    pub requests_max: usize,
+    /// The outbound listener's own address: the only `Host` it answers to.
+    pub outbound_address: SocketAddr,
+}
+
+/// Everything both flows borrow.
+pub struct Proxy {
+    /// See [`FlowSettings`].
+    pub settings: FlowSettings,
+    /// The policy in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Live sessions.
+    pub sessions: SessionTable,
+    /// User tokens → verified tokens.
+    pub verifier: Verifier,
+    /// Grants → credentials.
+    pub credentials: CredentialSource,
+    /// Ids that answers gave out.
+    pub follow_ups: FollowUps,
+    /// Audit and metrics.
+    pub sinks: Sinks,
+    /// The way to the workspace.
+    pub workspace: Door,
+    /// The workspace's origin as `Location` headers spell it.
+    pub workspace_origin: String,
+    /// The way to the agent.
+    pub agent: Door,
+    /// Whether the agent accepts connections.
+    pub gate: AgentGate,
+    /// The answers that the sidecar gives itself.
+    pub local: LocalOidc,
+    /// Upgraded connections, which the listeners do not track.
+    pub tunnels: TaskTracker,
+    /// Free places for requests: inbound, outbound.
+    pub slots: [Arc<Semaphore>; 2],
+}
+
+/// The flow of one direction as a function of the listener.
+pub fn service(
+    proxy: &Arc<Proxy>,
+    direction: Direction,
+) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static {
+    let proxy = Arc::clone(proxy);
+    let sensitive: [HeaderName; 3] = [
+        AUTHORIZATION,
+        COOKIE,
+        HeaderName::from_static("x-forwarded-access-token"),
+    ];
+    move |request, peer| {
+        let (proxy, panicked) = (Arc::clone(&proxy), Arc::clone(&proxy));
+        let flow = service_fn(move |request: Request<Incoming>| {
+            let proxy = Arc::clone(&proxy);
+            async move {
+                Ok::<_, std::convert::Infallible>(serve(&proxy, request, peer, direction).await)
+            }
+        });
+        let caught = CatchPanic::custom(flow, move |panic| panic_answer(&panicked, panic));
+        let marked = SetSensitiveRequestHeaders::new(caught, sensitive.clone());
+        // A combinator, not an async block: inside one the compiler can no longer show that the future is `Send`.
+        Box::pin(marked.oneshot(request).map(|answer| match answer {
+            Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+            Err(never) => match never {},
+        }))
+    }
+}
+
+/// What a listener awaits.
+pub type ServiceFuture = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// One request, from its head to the head of its answer. The record closes with the body.
+async fn serve(
+    proxy: &Arc<Proxy>,
+    request: Request<Incoming>,
+    peer: Peer,
+    direction: Direction,
+) -> Response<Body> {
+    let mut record = RequestRecord::open(proxy.sinks.clone(), direction);
+    record.asks(request.method(), request.uri().path(), request.headers());
+    let id = Arc::clone(record.request_id());
+    let [inbound_slots, outbound_slots] = &proxy.slots;
+    let slots = if direction == Direction::Inbound {
+        inbound_slots
+    } else {
+        outbound_slots
+    };
+    let mut response = match Arc::clone(slots).try_acquire_owned() {
+        Err(_) => record.refused(&ProxyError::Overloaded, None),
+        Ok(slot) => {
+            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            let response = match direction {
+                Direction::Inbound => inbound::answer(proxy, request, peer, record).await,
+                Direction::Outbound => outbound::answer(proxy, request, record).await,
+            };
+            // The place is taken until the head of the answer: streams are bounded by the connections.
+            drop(slot);
+            response
+        }
+    };
+    if direction == Direction::Inbound
+        && let Ok(id) = HeaderValue::from_str(&id)
+    {
+        response
+            .headers_mut()
+            .entry(headers::REQUEST_ID)
+            .or_insert(id);
+    }
+    response
+}
+
+fn panic_answer(proxy: &Proxy, _panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
+    proxy.sinks.metrics.panic();
+    // The record was dropped while unwinding and has closed itself.
+    ProxyError::Internal("a request panicked").to_response("")
+}

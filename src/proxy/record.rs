@@ -1,0 +1,362 @@
+//! One record per request: opened first, closed exactly once, whatever happens to the peer.
+//!
+//! Audit, metrics and log are three views of this value. It is filled by the flow as facts become known; dropping it
+//! unfinished means that the caller went away. Knows no decision. `runtime/audit_writer.rs` writes what it says.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use uuid::Uuid;
+
+use crate::domain::ask::Resource;
+use crate::domain::audit::{
+    Decision, Event, Identity, Record, Resource as AuditResource, Text, User,
+};
+use crate::domain::headers;
+use crate::domain::policy::{self, Denial, Grant, Route};
+use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
+use crate::runtime::http_client::{Body, BoxError};
+use crate::runtime::metrics::{Direction, Metrics, RequestLabels};
+
+use super::error::ProxyError;
+
+/// The status in records of a peer that left before the answer was whole (the field's convention).
+const CLIENT_GONE: u16 = 499;
+
+/// The places a record ends up in.
+#[derive(Clone)]
+pub struct Sinks {
+    /// The audit log.
+    pub audit: Arc<AuditWriter>,
+    /// The counters.
+    pub metrics: Metrics,
+}
+
+/// What is known of one request so far.
+pub struct RequestRecord {
+    sinks: Sinks,
+    direction: Direction,
+    started: Instant,
+    /// Time spent waiting for others: not the sidecar's own.
+    waited: Duration,
+    call: Uuid,
+    request_id: Arc<str>,
+    base: Record,
+    route: Option<Arc<Route>>,
+    receipt: Option<Receipt>,
+    sent: Arc<AtomicU64>,
+    received: u64,
+    status: u16,
+    closed: bool,
+}
+
+impl RequestRecord {
+    /// Opens the record of a request that has just arrived.
+    pub fn open(sinks: Sinks, direction: Direction) -> Self {
+        let call = Uuid::now_v7();
+        let request_id: Arc<str> = call.to_string().into();
+        let mut base = Record::new(Event::Denial);
+        base.call = Some(call);
+        sinks.metrics.inflight(direction).inc();
+        Self {
+            sinks,
+            direction,
+            started: Instant::now(),
+            waited: Duration::ZERO,
+            call,
+            request_id,
+            base,
+            route: None,
+            receipt: None,
+            sent: Arc::default(),
+            received: 0,
+            status: CLIENT_GONE,
+            closed: false,
+        }
+    }
+
+    /// The call id: always ours, never the caller's.
+    pub fn request_id(&self) -> &Arc<str> {
+        &self.request_id
+    }
+
+    /// The counter of body bytes on their way to the far side.
+    pub fn sent(&self) -> &Arc<AtomicU64> {
+        &self.sent
+    }
+
+    /// Notes the method and path (without the query), and the ids that the caller brought for correlation.
+    pub fn asks(&mut self, method: &http::Method, path: &str, headers: &HeaderMap) {
+        self.base.method = Some(
+            known_method(method)
+                .map_or_else(|| Text::from(method.as_str().to_owned()), Text::Fixed),
+        );
+        self.base.path = Some(Text::from(Arc::<str>::from(path)));
+        let claimed = headers
+            .get(headers::REQUEST_ID)
+            .and_then(|v| v.to_str().ok())
+            .filter(|v| v.len() <= 128);
+        self.base.request_id = Some(claimed.map_or_else(
+            || Text::Shared(Arc::clone(&self.request_id)),
+            |v| Text::from(v.to_owned()),
+        ));
+        self.base.trace_id = headers
+            .get("traceparent")
+            .and_then(|v| v.to_str().ok())
+            .and_then(trace_id)
+            .map(|id| Text::from(id.to_owned()));
+    }
+
+    /// Notes on whose behalf, and in which session.
+    pub fn on_behalf_of(&mut self, user: &Arc<User>, session: &Arc<str>) {
+        self.base.user = Some(Arc::clone(user));
+        self.base.session = Some(Text::Shared(Arc::clone(session)));
+    }
+
+    /// Notes what the call touches.
+    pub fn touches(&mut self, operation: Option<&Arc<str>>, resources: &[Resource<'_>]) {
+        self.base.operation = operation.map(|id| Text::Shared(Arc::clone(id)));
+        self.base.resource = resources.first().map(|r| AuditResource {
+            kind: Text::from(r.kind.to_owned()),
+            id: Text::from(r.id.to_string()),
+        });
+    }
+
+    /// Notes a decision in favour.
+    pub fn granted(&mut self, grant: &Grant) {
+        self.route = Some(Arc::clone(grant.route()));
+        self.base.route = Some(Text::Shared(Arc::clone(&grant.route().name)));
+        self.base.decision = Some(Decision::Allow);
+        self.base.identity = Some(match grant.identity() {
+            policy::Identity::App => Identity::App,
+            policy::Identity::User => Identity::User,
+        });
+    }
+
+    /// Notes a decision against.
+    pub fn denied(&mut self, denial: &Denial) {
+        self.route.clone_from(&denial.route);
+        self.base.route = denial
+            .route
+            .as_ref()
+            .map(|route| Text::Shared(Arc::clone(&route.name)));
+    }
+
+    /// Writes the intent and waits until it is in the log.
+    ///
+    /// # Errors
+    /// When it cannot be written: the call must not be made.
+    pub async fn intend(&mut self) -> Result<Receipt, AuditUnavailable> {
+        let mut record = self.base.clone();
+        record.event = Event::Intent;
+        self.sinks.audit.intent(record).await
+    }
+
+    /// Runs a wait for somebody else; its time is not the sidecar's own.
+    pub async fn waiting<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        let from = Instant::now();
+        let done = wait.await;
+        self.waited += from.elapsed();
+        done
+    }
+
+    /// The far side has answered: from here on the body carries the record to its end.
+    pub fn answered(
+        mut self,
+        response: Response<Body>,
+        receipt: Option<Receipt>,
+    ) -> Response<Body> {
+        self.receipt = receipt;
+        self.status = response.status().as_u16();
+        self.base.status = Some(self.status);
+        if self.direction == Direction::Outbound {
+            let id = response
+                .headers()
+                .get(headers::REQUEST_ID)
+                .and_then(|v| v.to_str().ok());
+            self.base.upstream_request_id = id.map(|id| Text::from(id.to_owned()));
+        }
+        self.own_share();
+        response.map(|body| {
+            Recorded {
+                body,
+                record: Some(self),
+            }
+            .boxed_unsync()
+        })
+    }
+
+    /// The request is refused: writes the denial and makes the answer.
+    pub fn refused(mut self, error: &ProxyError, receipt: Option<Receipt>) -> Response<Body> {
+        let reason = error.reason();
+        let response = error.to_response(&self.request_id);
+        self.status = response.status().as_u16();
+        self.base.status = Some(self.status);
+        self.base.reason = Some(Text::Fixed(reason));
+        self.base.event = if matches!(error, ProxyError::Token(_)) {
+            Event::TokenRejected
+        } else {
+            Event::Denial
+        };
+        // With a receipt the call was allowed and failed on its way: its outcome says so.
+        if receipt.is_none() {
+            self.base.decision = Some(Decision::Deny);
+            self.base.identity = Some(Identity::None);
+        }
+        self.receipt = receipt;
+        self.sinks.metrics.denial(reason);
+        let (fault, source) = (error.fault(), chain(error));
+        tracing::info!(request_id = %self.request_id, direction = self.direction.as_str(), reason, ?fault, status = self.status, cause = %source, "refused");
+        self.own_share();
+        let refused = self.receipt.is_none();
+        if refused {
+            self.sinks.audit.note(self.base.clone());
+        }
+        self.close(None);
+        response
+    }
+
+    fn own_share(&self) {
+        self.sinks.metrics.overhead(
+            self.direction,
+            self.started.elapsed().saturating_sub(self.waited),
+        );
+    }
+
+    /// The one end of every request: counts it, and writes the outcome if there was an intent.
+    fn close(&mut self, ending: Option<&'static str>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let Sinks { audit, metrics } = &self.sinks;
+        metrics.inflight(self.direction).dec();
+        let labels = RequestLabels {
+            direction: self.direction,
+            route: self.route.as_ref().map_or("none", |route| &route.name),
+            identity: self.base.identity.map_or("none", Identity::as_str),
+            decision: self.base.decision.map_or("none", Decision::as_str),
+            code: self.status,
+        };
+        metrics.request(labels, self.started.elapsed());
+        if let Some(receipt) = self.receipt.take() {
+            let mut record = self.base.clone();
+            record.event = Event::Outcome;
+            record.reason = ending.map(Text::Fixed).or(record.reason);
+            record.bytes_sent = Some(self.sent.load(Ordering::Relaxed));
+            record.bytes_received = Some(self.received);
+            record.duration_ms =
+                Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            audit.outcome(receipt, record);
+        }
+        tracing::debug!(call = %self.call, direction = self.direction.as_str(), status = self.status, ending, "request ended");
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        self.close(Some("client_gone"));
+    }
+}
+
+/// An answer on its way to the peer, with the record on its back. Drops trailers of nobody: answers keep theirs.
+struct Recorded {
+    body: Body,
+    record: Option<RequestRecord>,
+}
+
+impl HttpBody for Recorded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(record), Some(data)) = (&mut this.record, frame.data_ref()) {
+                    record.received += data.len() as u64;
+                }
+                // hyper does not poll a body of known length past its last byte.
+                if this.body.is_end_stream() {
+                    this.finish(None);
+                }
+            }
+            Some(Err(_)) => this.finish(Some("truncated")),
+            None => this.finish(None),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Recorded {
+    fn finish(&mut self, ending: Option<&'static str>) {
+        if let Some(mut record) = self.record.take() {
+            record.close(ending);
+        }
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        // A body that had no bytes to begin with is never polled.
+        let whole = self.body.is_end_stream();
+        self.finish((!whole).then_some("client_gone"));
+    }
+}
+
+fn known_method(method: &http::Method) -> Option<&'static str> {
+    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
+}
+
+/// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).
+fn trace_id(traceparent: &str) -> Option<&str> {
+    let id = traceparent.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+}
+
+/// An error with its causes, for the log only.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_trace_id_is_taken() {
+        assert_eq!(
+            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
+        assert_eq!(trace_id("00-xyz-1-01"), None);
+        assert_eq!(trace_id(""), None);
+    }
+}

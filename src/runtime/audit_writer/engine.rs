@@ -1,0 +1,372 @@
+//! The writer's thread: drains the queue, seals, writes a batch at once, answers, heals.
+//!
+//! The only owner of chain and sink. A batch that the sink did not take is rolled back, as if it had never been sealed:
+//! its intents are refused, everything else waits for the sink to heal. Timers are plain instants, since this thread is
+//! outside the runtime.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::super::audit_file::AuditSink;
+use super::queue::{Job, Reply, Shared};
+use super::{AuditSettings, AuditSync, AuditUnavailable, NOT_FORWARDED, OnFailure, Receipt};
+use crate::domain::audit::chain::Chain;
+use crate::domain::audit::{Event, Record};
+use crate::domain::clock::Clock;
+
+/// A batch is written once it has grown to this; one record may exceed it.
+const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Between two tries of a failing sink.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Reasons of gaps that the engine records.
+const WRITE_FAILED: &str = "write_failed";
+const SYNC_FAILED: &str = "sync_failed";
+const FILE_REPLACED: &str = "file_replaced";
+const QUEUE_FULL: &str = "queue_full";
+
+/// Owns chain and sink.
+pub struct Engine {
+    shared: Arc<Shared>,
+    sink: Box<dyn AuditSink>,
+    chain: Chain,
+    clock: Arc<dyn Clock>,
+    sync: AuditSync,
+    sync_interval: Duration,
+    /// Taken from the inbox, not yet written, in order.
+    pending: VecDeque<Job>,
+    /// Being written.
+    batch: Vec<Job>,
+    buffer: Vec<u8>,
+    failing: Option<Failing>,
+    /// Records that found no place since the last gap.
+    lost: u64,
+    /// When to flush; `None` while everything is flushed.
+    sync_at: Option<Instant>,
+    check_at: Instant,
+    /// The last field, so that the sink and its lock are gone when the end is announced.
+    _announce: AnnounceEnd,
+}
+
+struct AnnounceEnd(Arc<Shared>);
+
+impl Drop for AnnounceEnd {
+    fn drop(&mut self) {
+        self.0.ended.send_replace(true);
+    }
+}
+
+struct Failing {
+    reason: &'static str,
+    retry_at: Instant,
+}
+
+impl Engine {
+    /// Ready to run.
+    pub fn new(
+        shared: Arc<Shared>,
+        settings: &AuditSettings,
+        sink: Box<dyn AuditSink>,
+        chain: Chain,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            _announce: AnnounceEnd(Arc::clone(&shared)),
+            shared,
+            sink,
+            chain,
+            clock,
+            sync: settings.sync,
+            sync_interval: settings.sync_interval,
+            pending: VecDeque::new(),
+            batch: Vec::new(),
+            buffer: Vec::with_capacity(64 * 1024),
+            failing: None,
+            lost: 0,
+            sync_at: None,
+            check_at: Instant::now(),
+        }
+    }
+
+    /// Until the writer is closed and everything is written, or cannot be.
+    pub fn run(mut self) {
+        loop {
+            let closing = self.gather();
+            if self.failing.is_some() {
+                self.answer_failing();
+            }
+            let due = self
+                .failing
+                .as_ref()
+                .is_none_or(|failing| closing || failing.retry_at <= Instant::now());
+            if due {
+                self.look_and_write();
+            }
+            self.sync_if_due();
+            let mut inbox = self.shared.lock();
+            inbox.busy_since = None;
+            if closing && inbox.jobs.is_empty() {
+                inbox.closed = true;
+                drop(inbox);
+                return self.finish();
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Err(cause) = self.sink.finish(&self.chain) {
+            tracing::error!(%cause, "the audit log could not be flushed at its end");
+            self.shared.lock().failing = Some(cause.to_string().into());
+        }
+    }
+
+    /// Waits for records or a deadline; says whether the writer is closing.
+    fn gather(&mut self) -> bool {
+        let deadline = [self.sync_at, self.failing.as_ref().map(|f| f.retry_at)]
+            .into_iter()
+            .flatten()
+            .min();
+        let mut inbox = self.shared.lock();
+        while inbox.jobs.is_empty() && !inbox.closing {
+            let Some(deadline) = deadline else {
+                inbox = self
+                    .shared
+                    .wake
+                    .wait(inbox)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            (inbox, _) = self
+                .shared
+                .wake
+                .wait_timeout(inbox, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        inbox.busy_since = Some(Instant::now());
+        self.lost += std::mem::take(&mut inbox.lost);
+        self.pending.extend(inbox.jobs.drain(..));
+        inbox.closing
+    }
+
+    fn look_and_write(&mut self) {
+        let now = Instant::now();
+        if self.failing.is_none() && self.check_at <= now && !self.pending.is_empty() {
+            self.check_at = now + self.sync_interval;
+            if let Err(cause) = self.sink.check() {
+                // Calls need not suffer: the next append begins a new file, with a gap that says so.
+                tracing::error!(%cause, "the audit file is not where it was");
+                self.failing = Some(Failing {
+                    reason: FILE_REPLACED,
+                    retry_at: now,
+                });
+            }
+        }
+        while !self.pending.is_empty() || self.lost > 0 || self.failing.is_some() {
+            self.seal_batch();
+            // After a failure the first batch has to prove that the disk is well again.
+            let durable = match self.sync {
+                AuditSync::Record => true,
+                AuditSync::Interval => self.failing.is_some(),
+                AuditSync::None => false,
+            };
+            if !self.buffer.is_empty()
+                && let Err(cause) = self.sink.append(&self.buffer, durable)
+            {
+                self.chain.rollback();
+                return self.fail(WRITE_FAILED, &cause);
+            }
+            self.stand();
+            if let Err(cause) = self.sink.rotate(&self.chain) {
+                tracing::error!(%cause, "the audit file could not be rotated; the old one stays in use");
+                self.shared.lock().status.last_error = Some(cause.to_string().into());
+            }
+        }
+    }
+
+    /// Seals from the front of `pending` until the batch is full; a gap that is owed comes first.
+    fn seal_batch(&mut self) {
+        self.buffer.clear();
+        if self.failing.is_some() || self.lost > 0 {
+            let reason = self.failing.as_ref().map_or(QUEUE_FULL, |f| f.reason);
+            let gap = Record::gap(reason, (self.lost > 0).then_some(self.lost));
+            self.chain.seal(&gap, self.clock.now(), &mut self.buffer);
+        }
+        while self.buffer.len() < BATCH_BYTES_MAX
+            && let Some(job) = self.pending.pop_front()
+        {
+            let gone = job.reply.as_ref().is_some_and(Reply::is_closed);
+            if gone && self.shared.on_failure == OnFailure::Refuse {
+                // Its caller refused the call long ago: there is no intent to record.
+                self.shared.lock().places -= job.places();
+                continue;
+            }
+            self.chain
+                .seal(&job.record, self.clock.now(), &mut self.buffer);
+            self.batch.push(job);
+        }
+    }
+
+    /// The batch is in the file: it counts, and its intents may go.
+    fn stand(&mut self) {
+        self.chain.commit();
+        if self.sync == AuditSync::Interval && self.sync_at.is_none() && !self.buffer.is_empty() {
+            self.sync_at = Some(Instant::now() + self.sync_interval);
+        }
+        let owed = u64::from(self.failing.take().is_some() || self.lost > 0);
+        self.lost = 0;
+        self.count(owed);
+        let mut inbox = self.shared.lock();
+        if inbox.failing.take().is_some() {
+            tracing::info!("the audit log is written again");
+        }
+        inbox.places -= self.batch.len();
+        inbox.status.seq = self.chain.head().seq;
+        inbox.status.head = self.chain.head().hash;
+        inbox.status.written += self.batch.len() as u64 + owed;
+        drop(inbox);
+        for job in self.batch.drain(..) {
+            let Some(reply) = job.reply else { continue };
+            let receipt = receipt(&self.shared, job.record);
+            if let Err(Ok(mut unheard)) = reply.send(Ok(receipt)) {
+                unheard.fallback = NOT_FORWARDED;
+                if self.shared.on_failure == OnFailure::Continue {
+                    unheard.forget();
+                }
+            }
+        }
+    }
+
+    fn count(&self, gaps: u64) {
+        let mut counts = [0; Event::ALL.len()];
+        for job in &self.batch {
+            if let Some(count) = counts.get_mut(job.record.event as usize) {
+                *count += 1;
+            }
+        }
+        if let Some(count) = counts.get_mut(Event::Gap as usize) {
+            *count += gaps;
+        }
+        for (event, count) in Event::ALL.into_iter().zip(counts) {
+            if count > 0 {
+                self.shared.metrics.audit_records(event.as_str(), count);
+            }
+        }
+    }
+
+    fn fail(&mut self, reason: &'static str, cause: &io::Error) {
+        let text: Arc<str> = cause.to_string().into();
+        let first = self.failing.is_none();
+        // The first reason is the one to record.
+        let reason = self.failing.as_ref().map_or(reason, |f| f.reason);
+        self.failing = Some(Failing {
+            reason,
+            retry_at: Instant::now() + RETRY_INTERVAL,
+        });
+        for job in self.batch.drain(..).rev() {
+            self.pending.push_front(job);
+        }
+        let mut inbox = self.shared.lock();
+        inbox.failing = Some(Arc::clone(&text));
+        inbox.status.last_error = Some(text);
+        drop(inbox);
+        if first {
+            tracing::error!(%cause, reason, "the audit log cannot be written");
+        }
+        self.answer_failing();
+    }
+
+    /// Nobody waits for a sink that fails: intents are refused, or go on with their record waiting.
+    fn answer_failing(&mut self) {
+        let Some(text) = self.shared.lock().failing.clone() else {
+            return;
+        };
+        let mut freed = 0;
+        let shared = &self.shared;
+        self.pending.retain_mut(|job| {
+            let places = job.places();
+            let Some(reply) = job.reply.take() else {
+                return true;
+            };
+            match shared.on_failure {
+                OnFailure::Refuse => {
+                    freed += places;
+                    // A caller that has gone needs no answer.
+                    let _ = reply.send(Err(AuditUnavailable::Failing(Arc::clone(&text))));
+                    false
+                }
+                OnFailure::Continue => {
+                    let receipt = receipt(shared, job.record.clone());
+                    if let Err(Ok(unheard)) = reply.send(Ok(receipt)) {
+                        unheard.forget();
+                    }
+                    true
+                }
+            }
+        });
+        self.shared.lock().places -= freed;
+    }
+
+    fn sync_if_due(&mut self) {
+        let now = Instant::now();
+        if self.sync_at.is_none_or(|at| at > now) {
+            return;
+        }
+        match self.sink.sync() {
+            Ok(true) => self.sync_at = None,
+            Ok(false) => self.sync_at = Some(now + self.sync_interval),
+            Err(cause) => {
+                self.sync_at = None;
+                self.fail(SYNC_FAILED, &cause);
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// Also after a panic, where the sink is left alone: nobody may wait for a thread that is gone.
+    fn drop(&mut self) {
+        let left = self.pending.len() + self.batch.len();
+        let mut inbox = self.shared.lock();
+        inbox.closed = true;
+        let left = left + inbox.jobs.len();
+        let jobs = std::mem::take(&mut inbox.jobs);
+        if left > 0 {
+            tracing::error!(records = left, "audit records could not be written");
+        }
+        if left > 0 || std::thread::panicking() {
+            inbox
+                .failing
+                .get_or_insert_with(|| "the audit thread ended early".into());
+        }
+        drop(inbox);
+        drop(jobs);
+        self.shared.failed(left as u64);
+    }
+}
+
+fn receipt(shared: &Arc<Shared>, intent: Box<Record>) -> Receipt {
+    Receipt {
+        shared: Arc::clone(shared),
+        reserved: true,
+        call: intent.call,
+        intent: Some(intent),
+        reported: false,
+        fallback: super::ABANDONED,
+    }
+}
+
+impl Receipt {
+    /// Its caller went on without it and will report by itself: only the place is given back.
+    fn forget(mut self) {
+        self.reported = true;
+        if self.reserved {
+            self.shared.lock().places -= 1;
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Sessions: the local stand-ins for verified user tokens, and the local stand-in for the app.
+//!
+//! A session lives while a request that opened it is in flight, plus `linger`; never past the user token's end nor `ttl` after
+//! its last use (PRODUCT 5.4). The table is keyed by the digest of what the agent holds, and what the agent holds is derived,
+//! not stored: HMAC-SHA256 under a key of this process. Knows no HTTP. `inbound.rs` opens, `outbound.rs` looks up.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use aws_lc_rs::{hmac, rand};
+use base64::Engine as _;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::domain::audit::User;
+use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::identity::{ClientId, UserId};
+use crate::domain::scope::ScopeSet;
+use crate::domain::secret::{Digest, RandomUnavailable, Secret};
+use crate::domain::token::VerifiedToken;
+
+use super::metrics::Metrics;
+use super::session_jwt::SessionJwt;
+
+/// What the agent holds for a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionFormat {
+    /// `vks_` and 256 bits.
+    Opaque,
+    /// A signed JWT, for agents that read claims.
+    Jwt,
+}
+
+/// How long sessions live and how many there may be.
+#[derive(Debug, Clone)]
+pub struct SessionSettings {
+    /// After its last use a session ends at the latest then.
+    pub ttl: Duration,
+    /// How long a session outlives the last request that opened it.
+    pub linger: Duration,
+    /// What the agent holds.
+    pub format: SessionFormat,
+    /// The most live sessions.
+    pub sessions_max: usize,
+    /// The `iss` of session JWTs: the outbound listener's own origin.
+    pub issuer: String,
+}
+
+/// Why no session was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionFault {
+    /// `sessions_max` are live.
+    #[error("the table of sessions is full")]
+    Full,
+    /// The session token could not be signed.
+    #[error("the session token could not be made")]
+    Sign,
+}
+
+/// One user's live session.
+#[derive(Debug)]
+pub struct Session {
+    id: Uuid,
+    label: Arc<str>,
+    user: Arc<User>,
+    subject: UserId,
+    client: Option<ClientId>,
+    in_flight: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    token: Arc<VerifiedToken>,
+    scopes: ScopeSet,
+    /// The last sign of life: an inbound request, its end, or an outbound call.
+    last_use: Instant,
+    /// When the last inbound request ended; background work of the agent goes on until `linger` from here.
+    released: Instant,
+}
+
+impl Session {
+    /// The id as audit records spell it; tells nothing about the token.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// On whose behalf, as audit records say it.
+    pub fn user(&self) -> &Arc<User> {
+        &self.user
+    }
+
+    /// The verified subject.
+    pub fn subject(&self) -> &UserId {
+        &self.subject
+    }
+
+    /// The downscoped set.
+    pub fn scopes(&self) -> ScopeSet {
+        self.state().scopes.clone()
+    }
+
+    /// The user's own token: the newest one that was verified for this user and client.
+    pub fn token(&self) -> Arc<VerifiedToken> {
+        Arc::clone(&self.state().token)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_live(&self, now: Timestamp, settings: &SessionSettings) -> bool {
+        let state = self.state();
+        let held = self.in_flight.load(Ordering::Acquire) > 0
+            || state.released.elapsed() < settings.linger;
+        held && now < state.token.expires() && state.last_use.elapsed() < settings.ttl
+    }
+}
+
+/// Keeps a session alive for one inbound request.
+#[derive(Debug)]
+pub struct Lease {
+    session: Arc<Session>,
+}
+
+impl Lease {
+    fn new(session: Arc<Session>) -> Self {
+        session.in_flight.fetch_add(1, Ordering::AcqRel);
+        session.state().last_use = Instant::now();
+        Self { session }
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        {
+            let mut state = self.session.state();
+            state.last_use = Instant::now();
+            state.released = state.last_use;
+        }
+        self.session.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Who presented a local token.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// The holder of a live session token.
+    User(Arc<Session>),
+    /// The holder of the local app token.
+    App,
+}
+
+/// A session just opened (first sight of a user token) or found again.
+#[derive(Debug)]
+pub struct Opened {
+    /// Keeps it alive.
+    pub lease: Lease,
+    /// What the agent gets.
+    pub token: Secret,
+    /// Whether this request opened it.
+    pub fresh: bool,
+}
+
+/// All live sessions of this process.
+pub struct SessionTable {
+    settings: SessionSettings,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    key: hmac::Key,
+    jwt: Option<SessionJwt>,
+    tables: RwLock<Tables>,
+    app: AppToken,
+}
+
+#[derive(Default)]
+struct Tables {
+    /// Digest of what the agent holds → session.
+    by_local: HashMap<Digest, Arc<Session>>,
+    /// Digest of the user token that opened it → the same session and its local digest.
+    by_user_token: HashMap<Digest, (Arc<Session>, Digest)>,
+}
+
+/// Local app tokens: the agent is told an hour, each is good for two, a new one is handed out every hour.
+struct AppToken {
+    started: Instant,
+}
+
+/// How long the agent is told that a local app token lives (PRODUCT 1).
+pub const APP_TOKEN_EXPIRES_IN: Duration = Duration::from_secs(3600);
+
+impl SessionTable {
+    /// An empty table with a key of its own.
+    ///
+    /// # Errors
+    /// When the system gives no random bytes.
+    pub fn new(
+        settings: SessionSettings,
+        clock: Arc<dyn Clock>,
+        metrics: Metrics,
+    ) -> Result<Self, RandomUnavailable> {
+        let mut bytes = zeroize::Zeroizing::new([0u8; 32]);
+        rand::fill(bytes.as_mut_slice()).map_err(|_| RandomUnavailable)?;
+        let jwt = match settings.format {
+            SessionFormat::Opaque => None,
+            SessionFormat::Jwt => Some(SessionJwt::new(settings.issuer.clone())?),
+        };
+        let key = hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice());
+        Ok(Self {
+            settings,
+            clock,
+            metrics,
+            key,
+            jwt,
+            tables: RwLock::default(),
+            app: AppToken {
+                started: Instant::now(),
+            },
+        })
+    }
+
+    /// The session of a verified token: the one that this very token opened, or a new one. Every live session of the same user
+    /// and client gets the newer token, so that a long stream outlives its first one.
+    ///
+    /// # Errors
+    /// [`SessionFault`]: the table is full even after the dead are swept out.
+    pub fn open(
+        &self,
+        token: &Arc<VerifiedToken>,
+        scopes: &ScopeSet,
+    ) -> Result<Opened, SessionFault> {
+        if let Some(found) = self.find_by_user_token(token)? {
+            return Ok(found);
+        }
+        self.sweep_if_full()?;
+        let id = Uuid::now_v7();
+        let user = User {
+            sub: token.subject().clone(),
+            email: token.email().cloned(),
+            verified: true,
+            client_id: token.client_id().cloned(),
+            token_id: Some(token.token_id().to_owned().into()),
+        };
+        let session = Arc::new(Session {
+            id,
+            label: id.to_string().into(),
+            user: Arc::new(user),
+            subject: token.subject().clone(),
+            client: token.client_id().cloned(),
+            in_flight: AtomicUsize::new(0),
+            state: Mutex::new(State {
+                token: Arc::clone(token),
+                scopes: scopes.clone(),
+                last_use: Instant::now(),
+                released: Instant::now(),
+            }),
+        });
+        let local = self.local_token(&session, token)?;
+        let lease = Lease::new(Arc::clone(&session));
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        for (other, _) in tables.by_user_token.values() {
+            if other.subject == session.subject && other.client == session.client {
+                let mut state = other.state();
+                if state.token.expires() < token.expires() {
+                    state.scopes = state.scopes.meet(scopes);
+                    state.token = Arc::clone(token);
+                }
+            }
+        }
+        let digest = local.digest();
+        tables.by_local.insert(digest, Arc::clone(&session));
+        tables
+            .by_user_token
+            .insert(token.digest(), (session, digest));
+        self.metrics.sessions(tables.by_local.len());
+        self.metrics.session_opened();
+        Ok(Opened {
+            lease,
+            token: local,
+            fresh: true,
+        })
+    }
+
+    fn find_by_user_token(
+        &self,
+        token: &Arc<VerifiedToken>,
+    ) -> Result<Option<Opened>, SessionFault> {
+        let found = {
+            let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+            tables
+                .by_user_token
+                .get(&token.digest())
+                .map(|(session, _)| Arc::clone(session))
+        };
+        match found.filter(|session| session.is_live(self.clock.now(), &self.settings)) {
+            Some(session) => {
+                let local = self.local_token(&session, token)?;
+                Ok(Some(Opened {
+                    lease: Lease::new(session),
+                    token: local,
+                    fresh: false,
+                }))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// A live session by what the agent holds.
+    pub fn find(&self, presented: &str) -> Option<Arc<Session>> {
+        let digest = Digest::of(&[presented.as_bytes()]);
+        let session = self
+            .tables
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_local
+            .get(&digest)
+            .cloned()?;
+        session
+            .is_live(self.clock.now(), &self.settings)
+            .then_some(session)
+    }
+
+    /// A live session that came back from loopback, kept alive for that request too (PRODUCT 5.3).
+    pub fn rejoin(&self, presented: &str) -> Option<Lease> {
+        self.find(presented).map(Lease::new)
+    }
+
+    /// Whoever presents this local token; `None` when it is neither a live session nor the app's.
+    pub fn caller(&self, presented: &str) -> Option<Caller> {
+        if presented.starts_with(APP_PREFIX) {
+            return self.is_app(presented).then_some(Caller::App);
+        }
+        let session = self.find(presented)?;
+        session.state().last_use = Instant::now();
+        Some(Caller::User(session))
+    }
+
+    /// The local app token of this hour.
+    pub fn app_token(&self) -> Secret {
+        self.derive(APP_PREFIX, &[b"app", &self.app_epoch().to_be_bytes()])
+    }
+
+    fn is_app(&self, presented: &str) -> bool {
+        let epoch = self.app_epoch();
+        [epoch, epoch.saturating_sub(1)].iter().any(|e| {
+            self.derive(APP_PREFIX, &[b"app", &e.to_be_bytes()])
+                .matches(presented.as_bytes())
+        })
+    }
+
+    fn app_epoch(&self) -> u64 {
+        self.app.started.elapsed().as_secs() / APP_TOKEN_EXPIRES_IN.as_secs()
+    }
+
+    /// Removes what has ended and returns it, for the audit log.
+    pub fn sweep(&self) -> Vec<Arc<Session>> {
+        let now = self.clock.now();
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = Vec::new();
+        tables.by_local.retain(|_, session| {
+            let live = session.is_live(now, &self.settings);
+            if !live {
+                ended.push(Arc::clone(session));
+            }
+            live
+        });
+        let Tables {
+            by_local,
+            by_user_token,
+        } = &mut *tables;
+        by_user_token.retain(|_, (_, local)| by_local.contains_key(local));
+        self.metrics.sessions(by_local.len());
+        ended
+    }
+
+    /// The number of live sessions, and of sessions that are in use by a request.
+    pub fn len(&self) -> usize {
+        self.tables
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_local
+            .len()
+    }
+
+    /// Whether nobody has a session.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The public key that session JWTs are signed with, as a JWKS document.
+    pub fn jwks(&self) -> Option<&serde_json::Value> {
+        self.jwt.as_ref().map(SessionJwt::jwks)
+    }
+
+    fn sweep_if_full(&self) -> Result<(), SessionFault> {
+        if self.len() < self.settings.sessions_max {
+            return Ok(());
+        }
+        self.sweep();
+        if self.len() < self.settings.sessions_max {
+            Ok(())
+        } else {
+            Err(SessionFault::Full)
+        }
+    }
+
+    fn local_token(
+        &self,
+        session: &Session,
+        token: &VerifiedToken,
+    ) -> Result<Secret, SessionFault> {
+        match &self.jwt {
+            None => Ok(self.derive(SESSION_PREFIX, &[b"session", session.id.as_bytes()])),
+            Some(jwt) => jwt
+                .sign(session.id, token, &session.scopes())
+                .map_err(|_| SessionFault::Sign),
+        }
+    }
+
+    fn derive(&self, prefix: &str, parts: &[&[u8]]) -> Secret {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mut text = String::with_capacity(prefix.len() + 43);
+        text.push_str(prefix);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .encode_string(context.sign().as_ref(), &mut text);
+        Secret::new(text)
+    }
+}
+
+const SESSION_PREFIX: &str = "vks_";
+const APP_PREFIX: &str = "vka_";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The two typed doors: `to_workspace` takes only a request that was granted, recorded and given a credential; `to_agent` only
+//! one that carries a session or none at all.
+//!
+//! The host is pinned here and never taken from a request; no redirect is followed. Knows no policy. `http_client.rs` is the
+//! network.
+
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, Uri, Version};
+
+use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity};
+use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::path::CanonicalPath;
+use crate::domain::secret::Secret;
+
+use super::audit_writer::Receipt;
+use super::credential::Credential;
+use super::http_client::{Body, HttpSend, SendFault};
+
+/// A place that requests are forwarded to.
+#[derive(Clone)]
+pub struct Door {
+    http: Arc<dyn HttpSend>,
+    scheme: Scheme,
+    authority: Authority,
+}
+
+/// The configured origin is no valid authority.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no valid host and port")]
+pub struct BadOrigin(String);
+
+impl Door {
+    /// The door to the workspace.
+    ///
+    /// # Errors
+    /// When the origin cannot be an HTTP authority.
+    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &WorkspaceOrigin) -> Result<Self, BadOrigin> {
+        let authority = origin
+            .authority()
+            .parse()
+            .map_err(|_| BadOrigin(origin.authority().to_owned()))?;
+        let scheme = if origin.scheme() == "http" {
+            Scheme::HTTP
+        } else {
+            Scheme::HTTPS
+        };
+        Ok(Self {
+            http,
+            scheme,
+            authority,
+        })
+    }
+
+    /// The door to the agent: plain HTTP on this machine.
+    ///
+    /// # Errors
+    /// When the address has no authority.
+    pub fn to_agent_at(http: Arc<dyn HttpSend>, agent: &Uri) -> Result<Self, BadOrigin> {
+        let authority = agent
+            .authority()
+            .cloned()
+            .ok_or_else(|| BadOrigin(agent.to_string()))?;
+        Ok(Self {
+            http,
+            scheme: Scheme::HTTP,
+            authority,
+        })
+    }
+
+    /// Host and port.
+    pub fn authority(&self) -> &str {
+        self.authority.as_str()
+    }
+
+    fn uri(&self, path: &str, query: Option<&str>) -> Option<Uri> {
+        let target = match query {
+            Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+            None => PathAndQuery::try_from(path),
+        };
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(target.ok()?)
+            .build()
+            .ok()
+    }
+}
+
+/// What an outbound call is made of, once it has been read in its one way.
+#[derive(Debug, Clone)]
+pub struct OutboundParts<'a> {
+    /// Exact.
+    pub method: &'a Method,
+    /// The bytes that were matched.
+    pub path: &'a CanonicalPath,
+    /// As it came.
+    pub query: Option<&'a str>,
+    /// Stripped of everything that must not leave.
+    pub headers: HeaderMap,
+}
+
+/// A call that may leave. Its arguments are the proof: a credential (made only from a grant) and the receipt of its record.
+pub struct AuthorizedRequest {
+    request: Request<Body>,
+    receipt: Receipt,
+}
+
+impl AuthorizedRequest {
+    /// Pins the host, takes the canonical path, attaches the credential last.
+    ///
+    /// # Errors
+    /// Gives the receipt back when the target cannot be a URI, which a canonical path rules out.
+    pub fn new(
+        door: &Door,
+        parts: OutboundParts<'_>,
+        body: Body,
+        credential: &Credential,
+        receipt: Receipt,
+    ) -> Result<Self, Receipt> {
+        let Some(uri) = door.uri(parts.path.as_str(), parts.query) else {
+            return Err(receipt);
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method.clone();
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = parts.headers;
+        headers::attach_credential(request.headers_mut(), credential.header().clone());
+        Ok(Self { request, receipt })
+    }
+}
+
+/// Sends an authorized call and hands its receipt back, for the outcome or for the one retry.
+pub async fn to_workspace(
+    door: &Door,
+    authorized: AuthorizedRequest,
+) -> (Receipt, Result<Response<Body>, SendFault>) {
+    let AuthorizedRequest { request, receipt } = authorized;
+    (receipt, door.http.send(request).await)
+}
+
+/// What the agent is told about who calls.
+#[derive(Debug)]
+pub enum AgentIdentity<'a> {
+    /// A verified user behind a session token.
+    Session {
+        /// What the agent gets in the token header.
+        token: &'a Secret,
+        /// From the claims.
+        verified: VerifiedIdentity<'a>,
+        /// From the front door.
+        claimed: Claimed,
+    },
+    /// Nobody: a public path, or no token where none is required.
+    Anonymous,
+}
+
+/// A request for the agent. Identity headers come from the arguments, never from the request.
+#[derive(Debug)]
+pub struct AgentRequest(Request<Body>);
+
+impl AgentRequest {
+    /// `parts` must have been stripped by `headers::strip_hop_by_hop` and `IdentityHeaders::take`; `None` when the target
+    /// cannot be a URI.
+    pub fn new(
+        door: &Door,
+        names: &IdentityHeaders,
+        parts: http::request::Parts,
+        body: Body,
+        identity: AgentIdentity<'_>,
+    ) -> Option<Self> {
+        let uri = door.uri(parts.uri.path(), parts.uri.query())?;
+        let mut request = Request::from_parts(parts, body);
+        *request.uri_mut() = uri;
+        *request.version_mut() = Version::HTTP_11;
+        if let AgentIdentity::Session {
+            token,
+            verified,
+            claimed,
+        } = identity
+        {
+            let headers = request.headers_mut();
+            headers::set_identity(headers, verified, claimed);
+            names.attach_session(headers, HeaderValue::from_str(token.expose()).ok()?);
+        }
+        Some(Self(request))
+    }
+}
+
+/// Sends a request to the agent.
+///
+/// # Errors
+/// [`SendFault`] when no answer came.
+pub async fn to_agent(door: &Door, request: AgentRequest) -> Result<Response<Body>, SendFault> {
+    door.http.send(request.0).await
+}
