@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 VARIABLE = "VALETKEY_E2E_FACTS"
 
@@ -14,7 +14,8 @@ class User:
     """A person and some good tokens of theirs."""
 
     name: str
-    tokens: list[str]
+    #: Not in what a failing test prints.
+    tokens: list[str] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Facts:
     #: Two different people.
     users: list[User]
     #: A token of the first user that has expired; none on a real workspace.
-    expired_token: str | None
+    expired_token: str | None = field(repr=False)
     warehouse: str
     #: Not in the policy.
     warehouse_refused: str
@@ -47,7 +48,7 @@ class Facts:
     #: A volume's path.
     volume: str
     #: Values that stood in credential variables of the sidecar's own environment.
-    decoys: list[str]
+    decoys: list[str] = field(repr=False)
 
 
 def read() -> Facts:

@@ -76,6 +76,8 @@ impl Site {
             {"name": "user-sql", "resource": format!("sql_warehouse/{}", self.warehouse), "as": "user"},
             {"name": "model", "resource": format!("serving_endpoint/{}", self.model), "as": "caller"},
             {"name": "knowledge", "resource": format!("vector_search_index/{}", self.index), "as": "caller"},
+            // The search client asks for the model behind the index before its first query.
+            {"name": "model-of-index", "operation": "serving.endpoints.get", "as": "caller"},
             {"name": "files", "resource": format!("volume/{volume}"), "as": "user"},
         ])
     }
