@@ -67,7 +67,7 @@ pub struct App {
 /// # Errors
 /// Every mistake in it, with the file.
 pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
-    let catalog = Arc::new(Catalog::built_in()?);
+    let catalog = Catalog::built_in()?;
     let presigned = config.outbound.presigned == Presigned::Allow;
     match config.policy_origin {
         PolicyOrigin::Starter => Ok(compile::starter(catalog, presigned)),

@@ -38,6 +38,9 @@ pub mod runtime {
     pub mod endpoint_fault;
     pub mod exchanged_tokens;
     pub mod follow_up;
+    pub mod discovery;
+    pub mod endpoint_fault;
+    pub mod exchanged_tokens;
     pub mod http_client;
     pub mod key_store;
     pub mod keyed_flight;
@@ -46,6 +49,7 @@ pub mod runtime {
     pub mod session;
     pub mod session_jwt;
     pub mod single_flight;
+    pub mod telemetry;
     pub mod tls;
     pub mod token_answer;
     pub mod token_endpoint;
@@ -56,7 +60,11 @@ pub mod runtime {
 }
 
 pub mod app;
+pub mod cli;
+pub mod demo;
+pub mod explain;
 pub mod proxy;
+pub mod reload;
 pub mod supervise;
 /// Floor 4: a workspace inside this process, for demo, dev and tests.
 pub mod embedded {

@@ -19,6 +19,8 @@ use crate::domain::scope::ScopeSet;
 
 /// App tokens remembered so that they can be revoked together.
 const APP_TOKENS_KEPT_MAX: usize = 4096;
+/// Tokens remembered so that a test can look for them where none may be; the oldest go first.
+const SIGNED_KEPT_MAX: usize = 4096;
 
 /// Which key signs a hand-made token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,7 @@ pub(super) struct Issuer {
     pub(super) clock: Arc<dyn Clock>,
     keys: Mutex<Keys>,
     app_tokens: Mutex<AppTokens>,
+    signed: Mutex<VecDeque<String>>,
 }
 
 struct Keys {
@@ -85,6 +88,7 @@ impl Issuer {
                 rotations: 0,
             }),
             app_tokens: Mutex::default(),
+            signed: Mutex::default(),
         })
     }
 
@@ -145,7 +149,22 @@ impl Issuer {
     /// Signs claims with the current key.
     pub(super) fn sign_claims(&self, claims: &Value) -> String {
         let key = Arc::clone(&lock(&self.keys).current);
-        key.sign(&key.header(), claims)
+        let token = key.sign(&key.header(), claims);
+        self.remember_signed(&token);
+        token
+    }
+
+    /// Every token signed so far, for leak checks.
+    pub(super) fn signed(&self) -> Vec<String> {
+        lock(&self.signed).iter().cloned().collect()
+    }
+
+    fn remember_signed(&self, token: &str) {
+        let mut signed = lock(&self.signed);
+        if signed.len() >= SIGNED_KEPT_MAX {
+            signed.pop_front();
+        }
+        signed.push_back(token.to_owned());
     }
 
     /// Remembers an app token, so that [`Issuer::revoke_app_tokens`] finds it.
@@ -209,7 +228,9 @@ impl Issuer {
                 key.raw_signature(input.as_bytes())
             }
         };
-        Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signed)))
+        let token = format!("{input}.{}", URL_SAFE_NO_PAD.encode(signed));
+        self.remember_signed(&token);
+        Ok(token)
     }
 
     /// Whether the workspace takes this bearer; `None` covers every reason not to.

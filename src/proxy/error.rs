@@ -132,6 +132,41 @@ struct Row {
     retry_after: Option<u64>,
 }
 
+/// Every reason of the table below; a denial has those of [`DenyReason::ALL`] instead. `tests/tidy.rs` holds the list to the
+/// table and the README to the list.
+pub const REASONS: [&str; 30] = [
+    "bad_head",
+    "bad_path",
+    "bad_request",
+    "body_too_large",
+    "bad_body",
+    "target_too_long",
+    "not_local",
+    "no_scopes",
+    "issuer_unavailable",
+    "sessions_full",
+    "agent_not_ready",
+    "agent_unreachable",
+    "agent_failed",
+    "agent_timeout",
+    "local_token_missing",
+    "local_token_invalid",
+    "no_such_local_endpoint",
+    "audit_unavailable",
+    "workspace_unreachable",
+    "workspace_timeout",
+    "overloaded",
+    "internal",
+    "token_missing",
+    "token_expired",
+    "token_invalid",
+    "exchange_refused",
+    "token_endpoint_timeout",
+    "app_credential_missing",
+    "app_credential_refused",
+    "token_endpoint_unavailable",
+];
+
 /// Seconds after which a starting agent or a shed request is worth another try.
 const RETRY_SOON: u64 = 1;
 

@@ -11,10 +11,11 @@ use super::super::compile::{compile, starter};
 use super::super::identity::UserId;
 use super::super::route::RouteSource;
 use super::*;
+use serde_json::Value;
 
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
-    Arc::clone(CATALOG.get_or_init(|| Arc::new(Catalog::built_in().unwrap())))
+    Arc::clone(CATALOG.get_or_init(|| Catalog::built_in().unwrap()))
 }
 
 fn route(name: &str, run_as: RunAs, change: impl FnOnce(&mut RouteSource)) -> RouteSource {

@@ -1,0 +1,9 @@
+//! The assembled sidecar over real sockets: a workspace, an agent and clients in one process.
+//!
+//! Every test runs inside `harness::with_app`, which looks for leaked secrets after the body. Read `harness.rs` first.
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod smoke;
