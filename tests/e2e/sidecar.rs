@@ -24,6 +24,7 @@ use crate::site::{SCOPES, Site};
 const READY_TIME_MAX: Duration = Duration::from_secs(120);
 const POLL_TIME: Duration = Duration::from_millis(100);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+const OK: &[u8] = b"HTTP/1.1 200";
 /// Drain (15 s) and some air.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 /// Another process may take a free port before the sidecar does.
@@ -90,6 +91,14 @@ impl Sidecar {
         String::from_utf8_lossy(&both).into_owned()
     }
 
+    /// A page of the admin listener.
+    pub async fn admin_page(&self, path: &str) -> String {
+        let asked = tokio::time::timeout(ANSWER_TIME_MAX, page(self.admin_address(), path)).await;
+        let answer = asked.expect("the admin listener answers").unwrap();
+        assert!(answer.starts_with(OK), "{path}");
+        String::from_utf8(answer).unwrap()
+    }
+
     /// The values of the decoys.
     pub fn decoys() -> [&'static str; 4] {
         DECOYS.map(|(_, value)| value)
@@ -144,8 +153,12 @@ impl Sidecar {
         }
     }
 
+    fn admin_address(&self) -> SocketAddr {
+        self.admin.trim_start_matches("http://").parse().unwrap()
+    }
+
     async fn ready(&mut self) -> Result<(), String> {
-        let admin: SocketAddr = self.admin.trim_start_matches("http://").parse().unwrap();
+        let admin = self.admin_address();
         let mut ticks = tokio::time::interval(POLL_TIME);
         let polled = async {
             loop {
@@ -153,8 +166,10 @@ impl Sidecar {
                 if let Some(status) = self.child.try_wait().unwrap() {
                     return Err(format!("the sidecar ended: {status}: {}", self.output()));
                 }
-                let asked = tokio::time::timeout(ANSWER_TIME_MAX, is_ready(admin));
-                if asked.await.is_ok_and(|answer| answer.unwrap_or(false)) {
+                let asked = tokio::time::timeout(ANSWER_TIME_MAX, page(admin, "/readyz")).await;
+                if let Ok(Ok(answer)) = asked
+                    && answer.starts_with(OK)
+                {
                     return Ok(());
                 }
             }
@@ -182,13 +197,14 @@ impl Ports {
     }
 }
 
-async fn is_ready(admin: SocketAddr) -> std::io::Result<bool> {
+/// Head and body of a page of the admin listener.
+async fn page(admin: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(admin).await?;
-    let ask = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
     stream.write_all(ask.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;
-    Ok(answer.starts_with(b"HTTP/1.1 200"))
+    Ok(answer)
 }
 
 /// JSON is YAML too.

@@ -75,6 +75,7 @@ async fn run(python: &Path, site: &Site, levers: Option<&str>, folder: &Path) {
             tail(&sidecar.output())
         );
     }
+    keep_admin_pages(site, &sidecar, folder).await;
     let ended = sidecar.stop().await;
     // A shell would say 143: the agent was ended by the signal that was passed on to it.
     assert_eq!(
@@ -143,6 +144,21 @@ async fn pytest(python: &Path, facts: &Value, folder: &Path) -> Result<(), Strin
         Err(_) => Err(format!(
             "the suite took longer than {SUITE_TIME_MAX:?}\n{text}"
         )),
+    }
+}
+
+/// What an operator sees after all that: kept for the canaries, and no label of a metric names a user or a path.
+async fn keep_admin_pages(site: &Site, sidecar: &Sidecar, folder: &Path) {
+    let metrics = sidecar.admin_page("/metrics").await;
+    fs::write(folder.join("metrics"), &metrics).unwrap();
+    fs::write(folder.join("status"), sidecar.admin_page("/status").await).unwrap();
+    assert!(metrics.contains("valetkey_requests_total{"), "{metrics}");
+    let [one, other] = &site.users;
+    for private in [&one.name, &other.name, &site.volume, &"/api/".to_owned()] {
+        assert!(
+            !metrics.contains(private.as_str()),
+            "{private} in\n{metrics}"
+        );
     }
 }
 
