@@ -59,6 +59,7 @@ pub struct App {
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
     agent_address: String,
+    agent_start_time: Duration,
     drain_time: Duration,
 }
 
@@ -154,6 +155,7 @@ impl App {
             proxy,
             admin,
             agent_address,
+            agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
         })
     }
@@ -183,6 +185,7 @@ impl App {
             proxy,
             admin,
             agent_address,
+            agent_start_time,
             drain_time,
         } = self;
         let running = Running {
@@ -218,7 +221,13 @@ impl App {
             running.stop_admin.clone(),
             running.admin_tasks.clone(),
         ));
-        let (gate, gone) = (proxy.gate.clone(), running.stop_outbound.clone());
+        let gone = running.stop_outbound.clone();
+        tokio::spawn(late_agent(
+            proxy.gate.clone(),
+            agent_address.clone(),
+            agent_start_time,
+        ));
+        let gate = proxy.gate.clone();
         tokio::spawn(async move { gate.watch(&agent_address, pace, gone).await });
         tokio::spawn(sweep(proxy, running.stop_outbound.clone()));
         running
@@ -317,6 +326,16 @@ impl Running {
             );
         }
         self.finish().await;
+    }
+}
+
+/// Says once that the agent takes longer than it should; inbound answers 503 until it is there.
+async fn late_agent(gate: AgentGate, address: String, patience: Duration) {
+    if tokio::time::timeout(patience, gate.settled())
+        .await
+        .is_err()
+    {
+        tracing::error!(%address, seconds = patience.as_secs(), "the agent does not accept connections yet (limits.agent_start_time); does it listen on DATABRICKS_APP_PORT of its own environment?");
     }
 }
 

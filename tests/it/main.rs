@@ -7,3 +7,6 @@ mod harness;
 
 #[cfg(test)]
 mod smoke;
+
+#[cfg(test)]
+mod explain;

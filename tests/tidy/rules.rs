@@ -134,10 +134,7 @@ fn unless_permitted<'a>(
     found: impl Iterator<Item = &'a Token>,
     what: &str,
 ) -> Vec<String> {
-    let Some(path) = source.in_src() else {
-        return Vec::new();
-    };
-    if permits.iter().any(|permit| permit.covers(path)) {
+    if source.in_src().is_none() || permits.iter().any(|permit| permit.covers(&source.path)) {
         return Vec::new();
     }
     found
@@ -276,14 +273,9 @@ fn re_exports(source: &Source) -> Vec<String> {
 
 fn published(source: &Source) -> impl Iterator<Item = &Token> {
     let plain = source.find(&["pub", "use"]);
-    let limited = [
-        ["pub", "(", "crate", ")", "use"],
-        ["pub", "(", "super", ")", "use"],
-    ];
-    let limited = limited
-        .iter()
-        .flat_map(|words| source.find(words).collect::<Vec<_>>());
-    plain.chain(limited)
+    let in_crate = source.find(&["pub", "(", "crate", ")", "use"]);
+    let in_room = source.find(&["pub", "(", "super", ")", "use"]);
+    plain.chain(in_crate).chain(in_room)
 }
 
 fn mod_rs(source: &Source) -> Vec<String> {
@@ -379,10 +371,10 @@ pub fn unused_permits(sources: &[Source]) -> Vec<String> {
         permits
             .iter()
             .filter(|permit| {
-                !sources.iter().any(|source| {
-                    let path = source.in_src().unwrap_or(&source.path);
-                    permit.covers(path) && uses(source)
-                })
+                assert!(!permit.reason.is_empty(), "{list}: {}", permit.path);
+                !sources
+                    .iter()
+                    .any(|source| permit.covers(&source.path) && uses(source))
             })
             .map(|permit| {
                 format!(
