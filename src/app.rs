@@ -3,7 +3,6 @@
 //! Nothing is served before every listener is bound, the audit log is open and the policy compiled. The drain order is
 //! inbound, then the agent, then outbound, then the audit log. `cli.rs` calls it; `reload.rs` swaps the policy.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,39 +12,33 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::words::{self, Exchange, Presigned};
-use crate::config::{Config, limits::Limits};
+use crate::config::Config;
+use crate::config::words::Presigned;
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
-use crate::domain::clock::{Clock, SignedDuration};
+use crate::domain::clock::Clock;
 use crate::domain::compile;
-use crate::domain::headers::IdentityHeaders;
 use crate::domain::policy::Policy;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
-use crate::domain::template::PathTemplate;
+use crate::domain::scope::ScopeSet;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
 use crate::proxy::record::Sinks;
-use crate::proxy::{self, FlowSettings, Proxy, Snapshot, UserMode, inbound};
+use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
-use crate::runtime::app_tokens::{AppScopes, AppTokens};
-use crate::runtime::audit_writer::{AuditSettings, AuditSync, AuditWriter, OnFailure};
-use crate::runtime::credential::CredentialSource;
-use crate::runtime::discovery::{Discoverer, Pins};
-use crate::runtime::exchanged_tokens::ExchangedTokens;
+use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::http_client::{ClientLimits, HttpSend, HyperSend};
-use crate::runtime::key_store::{KeyStore, KeyStoreSettings};
-use crate::runtime::listener::{Listener, ListenerLimits};
+use crate::runtime::listener::Listener;
 use crate::runtime::metrics::{Direction, Metrics};
-use crate::runtime::session::{SessionFormat, SessionSettings, SessionTable};
-use crate::runtime::tls;
-use crate::runtime::token_endpoint::{
-    ClientCredential, EndpointUrl, TokenEndpoint, TokenEndpointSettings,
-};
+use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
-use crate::runtime::verifier::{Verifier, VerifierSettings};
+
+use self::wire::{
+    audit_settings, bind_all, flow_settings, http_client, identity, session_settings,
+};
+
+mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -59,6 +52,7 @@ pub struct App {
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
     agent_address: String,
+    agent_start_time: Duration,
     drain_time: Duration,
 }
 
@@ -67,7 +61,7 @@ pub struct App {
 /// # Errors
 /// Every mistake in it, with the file.
 pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
-    let catalog = Arc::new(Catalog::built_in()?);
+    let catalog = Catalog::built_in()?;
     let presigned = config.outbound.presigned == Presigned::Allow;
     match config.policy_origin {
         PolicyOrigin::Starter => Ok(compile::starter(catalog, presigned)),
@@ -154,6 +148,7 @@ impl App {
             proxy,
             admin,
             agent_address,
+            agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
         })
     }
@@ -183,6 +178,7 @@ impl App {
             proxy,
             admin,
             agent_address,
+            agent_start_time,
             drain_time,
         } = self;
         let running = Running {
@@ -199,6 +195,7 @@ impl App {
         };
         note_start(&proxy);
         proxy.verifier.keys().warm();
+        tokio::spawn(try_app_credential(Arc::clone(&proxy)));
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
             running.stop_outbound.clone(),
@@ -218,7 +215,13 @@ impl App {
             running.stop_admin.clone(),
             running.admin_tasks.clone(),
         ));
-        let (gate, gone) = (proxy.gate.clone(), running.stop_outbound.clone());
+        let gone = running.stop_outbound.clone();
+        tokio::spawn(late_agent(
+            proxy.gate.clone(),
+            agent_address.clone(),
+            agent_start_time,
+        ));
+        let gate = proxy.gate.clone();
         tokio::spawn(async move { gate.watch(&agent_address, pace, gone).await });
         tokio::spawn(sweep(proxy, running.stop_outbound.clone()));
         running
@@ -320,6 +323,27 @@ impl Running {
     }
 }
 
+/// Fetches one token for the app before anybody needs it, so that `/readyz` tells of a wrong secret from the start. Without a
+/// route that always runs as the app there may never be such a call, and none is made.
+async fn try_app_credential(proxy: Arc<Proxy>) {
+    let scope = proxy.snapshot.load().policy.first_app_scope();
+    if let Some(scope) = scope
+        && let Err(fault) = proxy.credentials.app().token(&ScopeSet::new([scope])).await
+    {
+        tracing::error!(%fault, "the app's credential does not work; calls that run as the app will be refused");
+    }
+}
+
+/// Says once that the agent takes longer than it should; inbound answers 503 until it is there.
+async fn late_agent(gate: AgentGate, address: String, patience: Duration) {
+    if tokio::time::timeout(patience, gate.settled())
+        .await
+        .is_err()
+    {
+        tracing::error!(%address, seconds = patience.as_secs(), "the agent does not accept connections yet (limits.agent_start_time); does it listen on DATABRICKS_APP_PORT of its own environment?");
+    }
+}
+
 fn note_start(proxy: &Proxy) {
     let snapshot = proxy.snapshot.load();
     proxy.sinks.audit.note(Record::new(Event::Start));
@@ -361,187 +385,4 @@ async fn sweep(proxy: Arc<Proxy>, stop: CancellationToken) {
                 .note(inbound::session_record(Event::SessionClosed, &session));
         }
     }
-}
-
-/// Binds all three, or says of each why not.
-async fn bind_all(config: &Config) -> Result<(Listener, Listener, Listener), Vec<Problem>> {
-    let limits = listener_limits(&config.limits);
-    let bind = async |key: &str, address: SocketAddr| {
-        Listener::bind(address, limits).await.map_err(|fault| {
-            Problem::new(key, format!("cannot listen on {address}: {fault}"))
-                .hint("stop what listens there, or choose another address")
-        })
-    };
-    let outbound = bind("outbound.listen", config.outbound.listen).await;
-    let inbound = bind("inbound.listen", config.inbound.listen).await;
-    let admin = bind("admin.listen", config.admin.listen).await;
-    match (outbound, inbound, admin) {
-        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound, inbound, admin)),
-        (outbound, inbound, admin) => Err([outbound.err(), inbound.err(), admin.err()]
-            .into_iter()
-            .flatten()
-            .collect()),
-    }
-}
-
-fn listener_limits(limits: &Limits) -> ListenerLimits {
-    ListenerLimits {
-        connections_max: limits.connections,
-        first_head_time: limits.request_head_time,
-        idle_time: limits.idle_connection_time,
-        head_bytes_max: limits.request_head_bytes,
-        headers_max: limits.request_headers,
-    }
-}
-
-fn http_client(config: &Config) -> Result<Arc<dyn HttpSend>, Vec<Problem>> {
-    let roots = tls::client_config(config.workspace.ca_file.as_deref())
-        .map_err(|fault| vec![Problem::new("workspace.ca_file", fault.to_string())])?;
-    let limits = ClientLimits {
-        connect_time: config.limits.connect_time,
-        response_head_time: config.limits.response_head_time,
-        idle_connection_time: config.limits.idle_connection_time,
-    };
-    Ok(Arc::new(HyperSend::new(roots, limits)))
-}
-
-/// Everything that knows the issuer: verification on the way in, credentials on the way out.
-fn identity(
-    config: &Config,
-    http: &Arc<dyn HttpSend>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> Result<(Verifier, CredentialSource), Vec<Problem>> {
-    let workspace = &config.workspace;
-    let pins = Pins {
-        issuer: workspace.issuer.clone(),
-        jwks_uri: workspace.jwks_uri.clone(),
-        token_endpoint: workspace.token_endpoint.clone(),
-    };
-    let discoverer = Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
-        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])?;
-    let discoverer = Arc::new(discoverer);
-    let keys = KeyStore::new(
-        KeyStoreSettings::default(),
-        Arc::clone(&discoverer),
-        Arc::clone(http),
-        Arc::clone(clock),
-        metrics.clone(),
-    );
-    let mut settings = VerifierSettings::new(config.users.audiences.clone());
-    settings.algorithms = config
-        .users
-        .algorithms
-        .iter()
-        .map(|a| (*a).into())
-        .collect();
-    settings.types.clone_from(&config.users.token_types);
-    settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
-    let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
-    let client = config
-        .app
-        .client_id
-        .as_ref()
-        .zip(config.app.client_secret.as_ref());
-    let client = client.map(|(id, secret)| ClientCredential {
-        id: id.as_str().to_owned(),
-        secret: Arc::clone(secret),
-    });
-    let url: EndpointUrl = Box::new(move || {
-        let discoverer = Arc::clone(&discoverer);
-        Box::pin(async move {
-            discoverer
-                .token_endpoint()
-                .await
-                .map_err(|fault| fault.to_string())
-        })
-    });
-    let endpoint = Arc::new(TokenEndpoint::new(
-        TokenEndpointSettings::for_client(client),
-        url,
-        Arc::clone(http),
-        Arc::clone(clock),
-        metrics.clone(),
-    ));
-    let scopes = match config.app.scopes {
-        words::AppScopes::PerRoute => AppScopes::PerRoute,
-        words::AppScopes::AllApis => AppScopes::AllApis,
-    };
-    let exchange = (config.users.exchange == Exchange::Rfc8693)
-        .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
-    Ok((
-        verifier,
-        CredentialSource::new(
-            AppTokens::new(endpoint, scopes, Arc::clone(clock)),
-            exchange,
-        ),
-    ))
-}
-
-fn session_settings(config: &Config, outbound: SocketAddr) -> SessionSettings {
-    let session = &config.users.session;
-    SessionSettings {
-        ttl: session.ttl,
-        linger: session.linger,
-        format: match session.format {
-            words::SessionFormat::Opaque => SessionFormat::Opaque,
-            words::SessionFormat::Jwt => SessionFormat::Jwt,
-        },
-        sessions_max: session.sessions_max,
-        issuer: format!("http://{outbound}/oidc"),
-    }
-}
-
-fn audit_settings(config: &Config) -> AuditSettings {
-    let audit = &config.audit;
-    AuditSettings {
-        on_failure: match audit.on_failure {
-            words::OnFailure::Refuse => OnFailure::Refuse,
-            words::OnFailure::Continue => OnFailure::Continue,
-        },
-        sync: match audit.sync {
-            words::AuditSync::Record => AuditSync::Record,
-            words::AuditSync::Interval => AuditSync::Interval,
-            words::AuditSync::None => AuditSync::None,
-        },
-        rotate_bytes: audit.rotate_bytes,
-        rotate_keep: audit.rotate_keep,
-        ..AuditSettings::new(audit.file.clone())
-    }
-}
-
-fn flow_settings(
-    config: &Config,
-    outbound_address: SocketAddr,
-) -> Result<FlowSettings, Vec<Problem>> {
-    let inbound = &config.inbound;
-    let mut problems = Vec::new();
-    let public = inbound.public.iter().filter_map(|text| {
-        PathTemplate::parse(text)
-            .map_err(|fault| {
-                problems.push(Problem::new("inbound.public", format!("`{text}`: {fault}")))
-            })
-            .ok()
-    });
-    let public = public.collect();
-    if !problems.is_empty() {
-        return Err(in_file(problems, config.source.as_deref()));
-    }
-    Ok(FlowSettings {
-        user: match inbound.user {
-            words::UserMode::Required => UserMode::Required,
-            words::UserMode::Optional => UserMode::Optional,
-            words::UserMode::None => UserMode::None,
-        },
-        public,
-        identity_headers: IdentityHeaders::new(
-            inbound.token_header.clone(),
-            inbound.pass_authorization,
-        ),
-        workspace_id: config.workspace.workspace_id.clone(),
-        inspected_body_bytes_max: config.limits.inspected_body_bytes,
-        target_bytes_max: config.limits.request_target_bytes,
-        requests_max: config.limits.requests,
-        outbound_address,
-    })
 }

@@ -131,6 +131,8 @@ pub struct Config {
     pub log: Log,
     /// Every limit.
     pub limits: Limits,
+    /// Names of variables that secrets were read from: a child of ours must not see them.
+    pub secret_variables: Vec<String>,
 }
 
 /// `workspace`.

@@ -1,65 +1,124 @@
 //! The library half of Valetkey exists for its own tests and benches and promises no stability.
 //!
-//! (map to be written)
-
-pub mod config;
+//! Valetkey is an authenticating sidecar for AI agents on Databricks. It stands on both sides of an agent process: **inbound**
+//! it verifies the forwarded user token and hands the agent a short-lived local session token instead; **outbound** it decides
+//! by a route policy whose credential a call carries, writes the call's record, attaches the credential and streams the call.
+//! This page is the map; each file opens with what it is, what it must not know, and what to read next.
+//!
+//! # Two stories
+//!
+//! Read [`proxy::inbound`] and [`proxy::outbound`] first: in each, one function lists the security steps in their order.
+//!
+//! # The floors
+//!
+//! A file imports from its own floor or a lower one; `tests/tidy.rs` checks it.
+//!
+//! 1. [`domain`]: words and decisions. Pure: no await, no clock, no I/O.
+//! 2. [`runtime`]: what remembers or talks: caches, sessions, clients, writers.
+//! 3. [`proxy`]: the two flows, their bodies, errors and records.
+//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`].
+//!
+//! # The chain of proof
+//!
+//! Each arrow is the only maker of what it points to, so its arguments are the proof that no step was skipped.
+//!
+//! ```text
+//! UnverifiedToken ──verify──► VerifiedToken ──open──► session token ──caller──► Caller
+//! CanonicalPath + Caller + body = Call ──decide──► Grant ──resolve──► Credential
+//! RequestRecord ──intend──► Receipt
+//! parts + Credential + Receipt ──new──► AuthorizedRequest ──to_workspace──► answer
+//! parts + session ──new──► AgentRequest ──to_agent──► answer
+//! ```
+//!
+//! # What is deliberately absent
+//!
+//! 1. A workspace credential is never written to a socket that the agent can read; a session token is never sent to a workspace.
+//! 2. `domain` has no `async`, no tokio, no hyper; whatever depends on time takes `now`.
+//! 3. Only [`domain::headers`] and [`runtime::token_endpoint`] name the `Authorization` header of real traffic.
+//! 4. Only [`proxy`] turns an error into an answer; only [`proxy::error`] chooses a status.
+//! 5. Only [`cli`] prints and only `main.rs` reads the environment; only [`domain::clock`] reads wall time.
+//! 6. Nothing that holds a secret can be serialized; configuration has a redacted summary.
+//! 7. Every map, queue, body, header block, cache and wait has a limit with a name and a unit ([`config::limits`]).
+//! 8. There is one implementation of matching: `check`, `explain` and the live path call [`domain::policy::decide`].
+//! 9. Outbound never upgrades a connection, follows a redirect or honours a proxy variable; inbound upgrades only to WebSocket.
+//! 10. No audit log, no start. A policy with a mistake, no start. An unknown operation, a denial.
+//!
+//! # Decisions
+//!
+//! - Session tokens are derived (HMAC under a key of the process), not stored: [`runtime::session`].
+//! - The first matching route decides; the index must give the answer of the ordered list: [`domain::policy`].
+//! - Operations of admin effect are reached only by their full name: [`domain::policy`].
+//! - A statement belongs to whoever created it: [`runtime::follow_up`].
+//! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
+//!   [`proxy::record`].
+//! - Statuses are chosen for SDKs that repeat 429 and 503 for five minutes: [`proxy::error`].
+//! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].
 
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
-    pub mod alias;
-    pub mod ask;
-    pub mod audit;
-    pub mod catalog;
-    pub mod clock;
-    pub mod compile;
-    pub mod headers;
-    pub mod identity;
-    pub mod jwks;
-    pub mod path;
-    pub mod policy;
-    pub mod problem;
-    pub mod route;
-    pub mod scope;
-    pub mod secret;
-    pub mod strict_json;
-    pub mod template;
-    pub mod token;
+    pub mod alias; //          two vocabularies of scopes
+    pub mod ask; //            a request → operation, resources, follow-up id
+    pub mod audit; //          one record, its chain, its proof
+    pub mod catalog; //        the Databricks API as data (config/catalog.yaml)
+    pub mod clock; //          wall time behind a trait
+    pub mod compile; //        routes as written → policy, or every mistake
+    pub mod headers; //        header maps: take, strip, set, attach
+    pub mod identity; //       users, clients, the workspace's origin
+    pub mod jwks; //           the issuer's keys, filtered
+    pub mod path; //           the one reading of a path
+    pub mod policy; //         the one decision
+    pub mod problem; //        a mistake with its place and remedy
+    pub mod route; //          routes as written
+    pub mod scope; //          scopes and their meet
+    pub mod secret; //         secrets and digests
+    pub mod strict_json; //    JSON with one reading
+    pub mod template; //       path templates and their trie
+    pub mod token; //          user tokens, verified
 }
 
 /// Floor 2: what remembers or talks.
 pub mod runtime {
-    pub mod access_token;
-    pub mod agent_gate;
-    pub mod app_tokens;
-    pub mod audit_file;
-    pub mod audit_writer;
-    pub mod credential;
-    pub mod discovery;
-    pub mod endpoint_fault;
-    pub mod exchanged_tokens;
-    pub mod follow_up;
-    pub mod framing_guard;
-    pub mod http_client;
-    pub mod key_store;
-    pub mod keyed_flight;
-    pub mod listener;
-    pub mod metrics;
-    pub mod session;
-    pub mod session_jwt;
-    pub mod single_flight;
-    pub mod tls;
-    pub mod token_answer;
-    pub mod token_endpoint;
+    pub mod access_token; //   a real token, ready to be attached
+    pub mod agent_gate; //     whether the agent accepts connections
+    pub mod app_tokens; //     the app's tokens, per scope set
+    pub mod audit_file; //     the log on disk: lock, rotate, resume
+    pub mod audit_writer; //   one thread that owns the chain
+    pub mod credential; //     grant + caller → credential
+    pub mod discovery; //      where the issuer, its keys and its token endpoint are
+    pub mod endpoint_fault; // what can go wrong at a token endpoint
+    pub mod exchanged_tokens; // user tokens swapped by RFC 8693
+    pub mod follow_up; //      ids that answers gave out, bound to their owner
+    pub mod framing_guard; //  the framing as it stood on the wire
+    pub mod http_client; //    the one door to the network
+    pub mod key_store; //      the issuer's keys, kept fresh
+    pub mod keyed_flight; //   single flight per key, bounded
+    pub mod listener; //       bind, accept, serve, drain
+    pub mod metrics; //        Prometheus, typed
+    pub mod session; //        local stand-ins for users and the app
+    pub mod session_jwt; //    session tokens as JWTs
+    pub mod single_flight; //  one fetch for any number of callers
+    pub mod telemetry; //      the program's own log
+    pub mod tls; //            which certificates are trusted
+    pub mod token_answer; //   what a token endpoint answers
+    pub mod token_endpoint; // RFC 6749 section 4.4 and RFC 8693 on the wire
     #[cfg(test)]
-    pub mod token_script;
-    pub mod upstream;
-    pub mod verifier;
+    pub mod token_script; //   a scripted token endpoint
+    pub mod upstream; //       the two typed doors
+    pub mod verifier; //       verify once, remember by digest
 }
 
-pub mod app;
-pub mod proxy;
-pub mod supervise;
-/// Floor 4: a workspace inside this process, for demo, dev and tests.
+pub mod proxy; //        floor 3: the two flows
+
+pub mod app; //          floor 4: bind, wire, run, drain
+pub mod audit_reader; // tail, query, verify
+pub mod cli; //          the commands; the only place that prints
+pub mod config; //       the configuration file, every mistake at once
+pub mod demo; //         the tour
+pub mod explain; //      why a call would be allowed or refused
+pub mod reload; //       a new policy without a restart
+pub mod supervise; //    the agent as a child
+
+/// Floor 4: a workspace inside this process, for the demo and the tests.
 pub mod embedded {
     mod accept;
     mod answer;
@@ -84,6 +143,3 @@ pub mod embedded {
     pub mod workspace;
     pub mod world;
 }
-
-/// Floor 4: the process.
-pub mod audit_reader;

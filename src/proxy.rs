@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt as _;
-use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderName, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
@@ -44,6 +43,7 @@ pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
 pub mod record;
+pub mod sending;
 pub mod tap;
 
 /// Whether a request needs a user.
@@ -96,8 +96,6 @@ pub struct FlowSettings {
     pub inspected_body_bytes_max: usize,
     /// `limits.request_target_bytes`.
     pub target_bytes_max: usize,
-    /// `limits.requests`, for each listener.
-    pub requests_max: usize,
     /// The outbound listener's own address: the only `Host` it answers to.
     pub outbound_address: SocketAddr,
 }
@@ -140,11 +138,6 @@ pub fn service(
     direction: Direction,
 ) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static {
     let proxy = Arc::clone(proxy);
-    let sensitive: [HeaderName; 3] = [
-        AUTHORIZATION,
-        COOKIE,
-        HeaderName::from_static("x-forwarded-access-token"),
-    ];
     move |request, peer| {
         let (proxy, panicked) = (Arc::clone(&proxy), Arc::clone(&proxy));
         let flow = service_fn(move |request: Request<Incoming>| {
@@ -154,7 +147,7 @@ pub fn service(
             }
         });
         let caught = CatchPanic::custom(flow, move |panic| panic_answer(&panicked, panic));
-        let marked = SetSensitiveRequestHeaders::new(caught, sensitive.clone());
+        let marked = SetSensitiveRequestHeaders::new(caught, headers::SENSITIVE);
         // A combinator, not an async block: inside one the compiler can no longer show that the future is `Send`.
         Box::pin(marked.oneshot(request).map(|answer| match answer {
             Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),

@@ -30,6 +30,8 @@ pub struct Checker<'a> {
     pub env: &'a Env,
     /// What was found wrong.
     pub problems: Vec<Problem>,
+    /// The names of the variables that secrets were read from.
+    pub secret_variables: Vec<String>,
 }
 
 impl Checker<'_> {
@@ -166,6 +168,7 @@ impl Checker<'_> {
             }
             Source::Named { env, file } => {
                 let text = self.named(given, env, file)?;
+                self.secret_variables.extend(env.get().cloned());
                 if text.chars().count() < chars_min {
                     let message = format!("the secret is shorter than {chars_min} characters");
                     let problem = given.problem(message);

@@ -13,6 +13,7 @@ use super::read::Given;
 use super::routes;
 use super::words::{Algorithm, Exchange, SessionFormat, UserMode};
 use super::{Inbound, Session, Users};
+use crate::domain::headers;
 use crate::domain::identity::is_loopback_host;
 use crate::domain::problem::Problem;
 use crate::domain::scope::{Scope, ScopeSet};
@@ -31,7 +32,7 @@ pub(super) fn inbound(raw: &RawInbound, c: &mut Checker<'_>) -> Inbound {
     };
     let pass_authorization = raw.pass_authorization.get().copied().unwrap_or_default();
     let token_header = token_header(&raw.token_header, c);
-    if pass_authorization && token_header == http::header::AUTHORIZATION {
+    if pass_authorization && headers::is_authorization(&token_header) {
         let problem = raw
             .pass_authorization
             .problem("the header that carries the user token is never passed on");

@@ -80,6 +80,7 @@ impl Default for Limits {
     fn default() -> Self {
         let env = super::Env::default();
         let mut checker = Checker {
+            secret_variables: Vec::new(),
             env: &env,
             problems: Vec::new(),
         };

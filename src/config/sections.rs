@@ -16,8 +16,11 @@ use super::read::Given;
 use super::routes;
 use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use crate::domain::catalog::Catalog;
+use crate::domain::compile::compile;
 use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
 use crate::domain::problem::Problem;
+use crate::domain::route::RouteSource;
 use crate::domain::secret::Secret;
 
 /// The shortest accepted secret of a local client, in characters (SECURITY R23: 128 bits or more).
@@ -34,7 +37,11 @@ const fn loopback(port: u16) -> SocketAddr {
 /// # Errors
 /// All problems, unsorted.
 pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
-    let mut checker = Checker { env, problems };
+    let mut checker = Checker {
+        env,
+        problems,
+        secret_variables: Vec::new(),
+    };
     let c = &mut checker;
     later_versions(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
@@ -45,7 +52,11 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
     let outbound = outbound(&raw_outbound, c);
+    let before = c.problems.len();
     let (routes, policy_origin) = routes::check(&raw.routes, c);
+    if c.problems.len() == before {
+        meaning(&routes, c);
+    }
     let audit = audit(raw.audit.take(), c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
@@ -73,8 +84,17 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
             admin,
             log,
             limits,
+            secret_variables: checker.secret_variables,
         }),
         Some(_) | None => Err(checker.problems),
+    }
+}
+
+/// What the routes name must exist: told together with everything else that is wrong.
+fn meaning(routes: &[RouteSource], c: &mut Checker<'_>) {
+    let compiled = Catalog::built_in().and_then(|catalog| compile(routes, catalog, false));
+    for problem in compiled.err().unwrap_or_default() {
+        c.report(problem);
     }
 }
 

@@ -255,6 +255,10 @@ mod tests {
     use crate::domain::catalog::Catalog;
     use serde_json::json;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the cases read better without `&`"
+    )]
     fn ids(
         method: Method,
         target: &str,
@@ -303,7 +307,7 @@ mod tests {
                 Method::GET,
                 "/api/2.0/mlflow/experiments/get?experiment_id=7",
                 None,
-                none.clone()
+                none
             )
             .unwrap(),
             ["experiment/7"]

@@ -4,7 +4,7 @@
 //! which turns a request into an operation and its resources.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use serde::Deserialize;
@@ -188,12 +188,14 @@ struct RawNamed {
 }
 
 impl Catalog {
-    /// The catalogue of the binary.
+    /// The catalogue of the binary, read once.
     ///
     /// # Errors
     /// Never in a released binary: a test reads it.
-    pub fn built_in() -> Result<Self, Vec<Problem>> {
-        Self::parse(BUILT_IN)
+    pub fn built_in() -> Result<Arc<Self>, Vec<Problem>> {
+        static READ: OnceLock<Result<Arc<Catalog>, Vec<Problem>>> = OnceLock::new();
+        READ.get_or_init(|| Self::parse(BUILT_IN).map(Arc::new))
+            .clone()
     }
 
     /// Reads a catalogue.
@@ -391,6 +393,10 @@ fn id_parts(format: &str, path: &PathTemplate) -> Result<Vec<IdPart>, String> {
 mod tests {
     use super::*;
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "the cases read better without `&`"
+    )]
     fn find(method: Method, path: &str) -> Option<String> {
         let catalog = Catalog::built_in().unwrap();
         catalog

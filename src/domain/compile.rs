@@ -8,7 +8,8 @@ use std::sync::Arc;
 use http::Method;
 
 use super::catalog::{Catalog, Effect};
-use super::policy::{Matcher, Policy, ResourceMatcher, Route};
+use super::policy::matcher::{Matcher, ResourceMatcher};
+use super::policy::{Policy, Route};
 use super::problem::{Problem, nearest};
 use super::route::{PolicyOrigin, RouteSource, RunAs};
 use super::scope::Scope;
@@ -378,7 +379,7 @@ mod tests {
     }
 
     fn faults(change: impl FnOnce(&mut RouteSource)) -> String {
-        let catalog = Arc::new(Catalog::built_in().unwrap());
+        let catalog = Catalog::built_in().unwrap();
         let problems = compile(&[source(change)], catalog, false)
             .map(|_| ())
             .unwrap_err();
@@ -419,7 +420,7 @@ mod tests {
 
     #[test]
     fn a_family_never_reaches_admin_operations() {
-        let catalog = Arc::new(Catalog::built_in().unwrap());
+        let catalog = Catalog::built_in().unwrap();
         let policy = compile(
             &[source(|s| s.operation = Some("*".into()))],
             Arc::clone(&catalog),
@@ -439,7 +440,7 @@ mod tests {
 
     #[test]
     fn shadowed_and_hopeless_routes_are_warned_of() {
-        let catalog = Arc::new(Catalog::built_in().unwrap());
+        let catalog = Catalog::built_in().unwrap();
         let twice = [
             source(|s| s.resource = Some("sql_warehouse/1".into())),
             source(|s| s.resource = Some("sql_warehouse/1".into())),

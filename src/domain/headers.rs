@@ -9,72 +9,11 @@ use std::collections::HashSet;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
+use self::names::{HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_OUT, NEVER_OUT_PREFIXES};
 use super::ask;
 
-/// Hop-by-hop headers (RFC 9110 section 7.6.1) and their relatives.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "http2-settings",
-];
-
-/// What claims an identity towards the agent, beside the token header: the front door's own and the habits of other proxies.
-const IDENTITY: &[&str] = &[
-    "authorization",
-    "x-forwarded-user",
-    "x-forwarded-email",
-    "x-forwarded-preferred-username",
-    "x-forwarded-groups",
-    "x-forwarded-access-token",
-    "remote-user",
-    "x-remote-user",
-    "x-remote-groups",
-    "x-user",
-    "x-user-id",
-    "x-user-email",
-    "x-email",
-    "x-authenticated-user",
-    "x-original-user",
-];
-const IDENTITY_PREFIXES: &[&str] = &[
-    "x-auth-request-",
-    "x-valetkey-",
-    "x-databricks-azure-sp-",
-    "x-databricks-gcp-sa-",
-];
-
-/// What the agent sends that never leaves for the workspace (SECURITY R26, facts 9).
-const NEVER_OUT: &[&str] = &[
-    "authorization",
-    "cookie",
-    "forwarded",
-    "x-host",
-    "x-real-ip",
-    "x-databricks-azure-sp-management-token",
-    "x-databricks-azure-workspace-resource-id",
-    "x-databricks-gcp-sa-access-token",
-    "x-databricks-workspace-id",
-    "x-databricks-org-id",
-    "expect",
-];
-const NEVER_OUT_PREFIXES: &[&str] = &[
-    "proxy-",
-    "x-forwarded-",
-    "x-original-",
-    "x-rewrite-",
-    "x-envoy-",
-    "x-http-method",
-    "x-method-override",
-    "x-auth-request-",
-    "x-valetkey-",
-];
+mod framing;
+mod names;
 
 /// Why a request's head was refused: always 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,7 +48,7 @@ pub fn check_head(
     if matches!(*method, Method::CONNECT | Method::TRACE) || method.as_str() == "TRACK" {
         return Err(HeadFault::Form);
     }
-    check_framing(version, headers)?;
+    framing::check(version, headers)?;
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (version, uri.authority(), hosts.next(), hosts.next()) {
         // HTTP/2: the authority is part of the target; a Host beside it must agree.
@@ -129,35 +68,6 @@ pub fn check_head(
             .parse::<http::uri::Authority>()
             .is_ok_and(|a| !a.host().is_empty());
     if valid { Ok(()) } else { Err(HeadFault::Host) }
-}
-
-fn check_framing(version: Version, headers: &HeaderMap) -> Result<(), HeadFault> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    if let Some(coding) = coding {
-        let one_chunked =
-            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
-        if !one_chunked
-            || version != Version::HTTP_11
-            || headers.contains_key(header::CONTENT_LENGTH)
-        {
-            return Err(HeadFault::Framing);
-        }
-    }
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(()),
-        (Some(length), None) if is_canonical_number(length.as_bytes()) => Ok(()),
-        (Some(_), _) => Err(HeadFault::Framing),
-    }
-}
-
-fn is_canonical_number(text: &[u8]) -> bool {
-    match text {
-        [b'0'] => true,
-        [b'1'..=b'9', rest @ ..] => rest.len() < 19 && rest.iter().all(u8::is_ascii_digit),
-        _ => false,
-    }
 }
 
 /// The host of a checked request: the authority of HTTP/2, else the `Host` header.
@@ -230,6 +140,13 @@ pub const SCOPES: HeaderName = HeaderName::from_static("x-valetkey-scopes");
 pub const ERROR: HeaderName = HeaderName::from_static("x-valetkey-error");
 /// The request id, ours on the way in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What no log may show: the envelope marks these before anything can print a request.
+pub const SENSITIVE: [HeaderName; 3] = [
+    header::AUTHORIZATION,
+    header::COOKIE,
+    HeaderName::from_static("x-forwarded-access-token"),
+];
 
 const EMAIL: HeaderName = HeaderName::from_static("x-forwarded-email");
 const USER: HeaderName = HeaderName::from_static("x-forwarded-user");
@@ -416,6 +333,11 @@ pub fn basic_credentials(headers: &HeaderMap) -> Option<Option<(String, String)>
     } else {
         parse()
     })
+}
+
+/// Whether the name is that of the header that carries bearers.
+pub fn is_authorization(name: &HeaderName) -> bool {
+    name == header::AUTHORIZATION
 }
 
 /// Removes what must not leave for the workspace. Call [`strip_hop_by_hop`] first; `Host` goes too and is set by the client.

@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
-use serde_json::Value;
 
+use self::matcher::Matcher;
 use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Resource};
-use super::catalog::{Catalog, Effect, Operation};
+use super::catalog::{Catalog, Operation};
 use super::path::CanonicalPath;
 use super::route::{PolicyOrigin, RunAs};
 use super::scope::{Scope, ScopeSet};
-use super::template::{PathTemplate, Trie};
+use super::template::Trie;
+
+pub(super) mod matcher;
 
 /// The identity that a call runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,78 +145,6 @@ pub struct Route {
     pub(super) on: Matcher,
 }
 
-/// What a route matches. All present conditions must hold.
-#[derive(Debug, Default)]
-pub(super) struct Matcher {
-    /// Sorted numbers of operations.
-    pub operations: Option<Vec<usize>>,
-    pub resource: Option<ResourceMatcher>,
-    pub methods: Vec<Method>,
-    pub path: Option<PathTemplate>,
-    pub body: Vec<(String, Vec<String>)>,
-}
-
-/// A resource by exact id, or by the start of its id.
-#[derive(Debug)]
-pub(super) struct ResourceMatcher {
-    pub kind: Arc<str>,
-    pub id: String,
-    pub prefix: bool,
-}
-
-impl Matcher {
-    fn matches(&self, call: &Call<'_>, resource: Option<&Resource<'_>>) -> bool {
-        self.fits_operation(call)
-            && self
-                .resource
-                .as_ref()
-                .is_none_or(|wanted| resource.is_some_and(|given| wanted.matches(given)))
-            && (self.methods.is_empty() || self.methods.contains(call.method))
-            && self
-                .path
-                .as_ref()
-                .is_none_or(|template| template.matches(call.path))
-            && self
-                .body
-                .iter()
-                .all(|(key, allowed)| member_is(call.body, key, allowed))
-    }
-
-    /// Operations of admin effect are never reached by a resource alone: they must be named.
-    fn fits_operation(&self, call: &Call<'_>) -> bool {
-        match (&self.operations, call.operation) {
-            (Some(wanted), Some((index, _))) => wanted.binary_search(&index).is_ok(),
-            (Some(_), None) => false,
-            (None, Some((_, operation))) => {
-                self.path.is_some() || operation.effect != Effect::Admin
-            }
-            (None, None) => true,
-        }
-    }
-}
-
-impl ResourceMatcher {
-    fn matches(&self, given: &Resource<'_>) -> bool {
-        *self.kind == *given.kind
-            && if self.prefix {
-                given.id.starts_with(&self.id)
-            } else {
-                *given.id == *self.id
-            }
-    }
-}
-
-fn member_is(body: Option<&Value>, key: &str, allowed: &[String]) -> bool {
-    match body.and_then(|b| b.get(key)) {
-        Some(Value::String(text)) => allowed.iter().any(|a| a == text),
-        Some(Value::Number(number)) => allowed.contains(&number.to_string()),
-        Some(Value::Bool(flag)) => allowed
-            .iter()
-            .any(|a| a == if *flag { "true" } else { "false" }),
-        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
-    }
-}
-
 /// The routes in force, with the index that finds them.
 #[derive(Debug)]
 pub struct Policy {
@@ -277,7 +207,7 @@ impl Policy {
                 .operations()
                 .iter()
                 .enumerate()
-                .filter(|(index, operation)| route.may_touch(*index, operation));
+                .filter(|(index, operation)| route.on.may_touch(*index, operation));
             let inherited: Vec<Scope> = if own.is_some() {
                 Vec::new()
             } else {
@@ -285,6 +215,17 @@ impl Policy {
             };
             own.into_iter().chain(inherited)
         }))
+    }
+
+    /// A scope that some call of the first `as: app` route needs: enough to try the app's credential with.
+    pub fn first_app_scope(&self) -> Option<Scope> {
+        let route = self.routes.iter().find(|r| r.run_as == RunAs::App)?;
+        let named = || {
+            let mut all = self.catalog.operations().iter().enumerate();
+            all.find(|(index, operation)| route.on.may_touch(*index, operation))
+                .map(|(_, o)| o.scope.clone())
+        };
+        route.scope.clone().or_else(named)
     }
 
     fn route(&self, index: u32) -> Option<&Arc<Route>> {
@@ -354,57 +295,7 @@ impl Policy {
 impl Route {
     /// What the route matches, in the words of the configuration.
     pub fn describe(&self, catalog: &Catalog) -> String {
-        let mut parts = Vec::new();
-        if let Some(resource) = &self.on.resource {
-            parts.push(format!(
-                "{}/{}{}",
-                resource.kind,
-                resource.id,
-                if resource.prefix { "*" } else { "" }
-            ));
-        }
-        if let Some(operations) = &self.on.operations {
-            let ids: Vec<&str> = operations
-                .iter()
-                .filter_map(|i| catalog.operations().get(*i))
-                .map(|o| &*o.id)
-                .collect();
-            parts.push(match ids.as_slice() {
-                [one] => (*one).to_owned(),
-                many => format!("{} operations", many.len()),
-            });
-        }
-        if let Some(path) = &self.on.path {
-            let methods: Vec<&str> = self.on.methods.iter().map(Method::as_str).collect();
-            parts.push(format!(
-                "{} {}",
-                if methods.is_empty() {
-                    "*".to_owned()
-                } else {
-                    methods.join(",")
-                },
-                path.as_str()
-            ));
-        }
-        for (key, allowed) in &self.on.body {
-            parts.push(format!("{key} in [{}]", allowed.join(", ")));
-        }
-        parts.join(" ")
-    }
-
-    fn may_touch(&self, index: usize, operation: &Operation) -> bool {
-        match (&self.on.operations, &self.on.resource) {
-            (Some(operations), _) => operations.binary_search(&index).is_ok(),
-            (None, Some(resource)) => operation
-                .resources
-                .iter()
-                .any(|rule| rule.kind == resource.kind),
-            (None, None) => self
-                .on
-                .path
-                .as_ref()
-                .is_some_and(|p| p.shape() == operation.path.shape()),
-        }
+        self.on.describe(catalog)
     }
 }
 

@@ -23,6 +23,8 @@ use crate::runtime::http_client::{Body, SendFault, full};
 
 use super::body::BodyFault;
 
+mod words;
+
 /// Whom to wake: the value of the log field `fault`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
@@ -132,126 +134,123 @@ struct Row {
     retry_after: Option<u64>,
 }
 
+/// Every reason of the table below; a denial has those of [`DenyReason::ALL`] instead. `tests/tidy.rs` holds the list to the
+/// table and the README to the list.
+pub const REASONS: [&str; 30] = [
+    "bad_head",
+    "bad_path",
+    "bad_request",
+    "body_too_large",
+    "bad_body",
+    "target_too_long",
+    "not_local",
+    "no_scopes",
+    "issuer_unavailable",
+    "sessions_full",
+    "agent_not_ready",
+    "agent_unreachable",
+    "agent_failed",
+    "agent_timeout",
+    "local_token_missing",
+    "local_token_invalid",
+    "no_such_local_endpoint",
+    "audit_unavailable",
+    "workspace_unreachable",
+    "workspace_timeout",
+    "overloaded",
+    "internal",
+    "token_missing",
+    "token_expired",
+    "token_invalid",
+    "exchange_refused",
+    "token_endpoint_timeout",
+    "app_credential_missing",
+    "app_credential_refused",
+    "token_endpoint_unavailable",
+];
+
 /// Seconds after which a starting agent or a shed request is worth another try.
 const RETRY_SOON: u64 = 1;
 
-fn row(status: StatusCode, error_code: &'static str, reason: &'static str, fault: Fault) -> Row {
+/// A status and the Databricks error code that belongs to it.
+type Shape = (StatusCode, &'static str);
+
+const BAD: Shape = (StatusCode::BAD_REQUEST, "INVALID_PARAMETER_VALUE");
+const UNAUTHENTICATED: Shape = (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED");
+const FORBIDDEN: Shape = (StatusCode::FORBIDDEN, "PERMISSION_DENIED");
+const NOT_FOUND: Shape = (StatusCode::NOT_FOUND, "ENDPOINT_NOT_FOUND");
+const TOO_LARGE: Shape = (StatusCode::PAYLOAD_TOO_LARGE, "REQUEST_TOO_LARGE");
+const TARGET: Shape = (StatusCode::URI_TOO_LONG, "INVALID_PARAMETER_VALUE");
+const MEDIA: Shape = (
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    "INVALID_PARAMETER_VALUE",
+);
+const INTERNAL: Shape = (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR");
+const GATEWAY: Shape = (StatusCode::BAD_GATEWAY, "BAD_GATEWAY");
+const TIMEOUT: Shape = (StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED");
+/// The only one that asks for a repeat.
+const LATER: Shape = (StatusCode::SERVICE_UNAVAILABLE, "TEMPORARILY_UNAVAILABLE");
+
+fn row((status, error_code): Shape, reason: &'static str, fault: Fault) -> Row {
+    let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_SOON);
     Row {
         status,
         error_code,
         reason,
         fault,
-        retry_after: None,
+        retry_after,
     }
 }
 
 impl ProxyError {
     fn row(&self) -> Row {
         use Fault::{Agent, Caller, Issuer, Policy, Sidecar, Workspace};
-        let bad = |reason| {
-            row(
-                StatusCode::BAD_REQUEST,
-                "INVALID_PARAMETER_VALUE",
-                reason,
-                Caller,
-            )
-        };
-        let unauthenticated =
-            |reason| row(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", reason, Caller);
-        let forbidden =
-            |reason, fault| row(StatusCode::FORBIDDEN, "PERMISSION_DENIED", reason, fault);
-        let internal = |reason| {
-            row(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "INTERNAL_ERROR",
-                reason,
-                Sidecar,
-            )
-        };
-        let later = |reason, fault| Row {
-            retry_after: Some(RETRY_SOON),
-            ..row(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "TEMPORARILY_UNAVAILABLE",
-                reason,
-                fault,
-            )
-        };
         match self {
-            Self::Head(_) => bad("bad_head"),
-            Self::Path(_) => bad("bad_path"),
-            Self::Ask(_) => bad("bad_request"),
-            Self::Body(BodyFault::TooLarge(_)) => row(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "REQUEST_TOO_LARGE",
-                "body_too_large",
-                Caller,
-            ),
-            Self::Body(BodyFault::Encoding | BodyFault::ContentType) => row(
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "INVALID_PARAMETER_VALUE",
-                "bad_body",
-                Caller,
-            ),
-            Self::Body(BodyFault::Json(_) | BodyFault::Broken) => bad("bad_body"),
-            Self::TargetTooLong => row(
-                StatusCode::URI_TOO_LONG,
-                "INVALID_PARAMETER_VALUE",
-                "target_too_long",
-                Caller,
-            ),
-            Self::NotLocal(_) => forbidden("not_local", Caller),
-            Self::Token(fault) => unauthenticated(token_reason(*fault)),
-            Self::NoScopes => forbidden("no_scopes", Caller),
-            Self::Issuer(_) => later("issuer_unavailable", Issuer),
-            Self::SessionsFull => later("sessions_full", Sidecar),
-            Self::AgentNotReady => later("agent_not_ready", Agent),
-            Self::Agent(SendFault::Connect(_)) => row(
-                StatusCode::BAD_GATEWAY,
-                "BAD_GATEWAY",
-                "agent_unreachable",
-                Agent,
-            ),
-            Self::Agent(SendFault::Broken(_)) => row(
-                StatusCode::BAD_GATEWAY,
-                "BAD_GATEWAY",
-                "agent_failed",
-                Agent,
-            ),
-            Self::Agent(SendFault::Timeout(_)) => row(
-                StatusCode::GATEWAY_TIMEOUT,
-                "DEADLINE_EXCEEDED",
-                "agent_timeout",
-                Agent,
-            ),
-            Self::LocalToken { presented: false } => unauthenticated("local_token_missing"),
-            Self::LocalToken { presented: true } => unauthenticated("local_token_invalid"),
-            Self::NoSuchLocal => row(
-                StatusCode::NOT_FOUND,
-                "ENDPOINT_NOT_FOUND",
-                "no_such_local_endpoint",
-                Caller,
-            ),
-            Self::Denied(denied) if denied.denial.reason == DenyReason::PathEscape => {
-                bad(DenyReason::PathEscape.code())
+            Self::Head(_) => row(BAD, "bad_head", Caller),
+            Self::Path(_) => row(BAD, "bad_path", Caller),
+            Self::Ask(_) => row(BAD, "bad_request", Caller),
+            Self::Body(BodyFault::TooLarge(_)) => row(TOO_LARGE, "body_too_large", Caller),
+            Self::Body(BodyFault::Encoding | BodyFault::ContentType) => {
+                row(MEDIA, "bad_body", Caller)
             }
-            Self::Denied(denied) => forbidden(denied.denial.reason.code(), Policy),
-            Self::Audit(_) => internal("audit_unavailable"),
+            Self::Body(BodyFault::Json(_) | BodyFault::Broken) => row(BAD, "bad_body", Caller),
+            Self::TargetTooLong => row(TARGET, "target_too_long", Caller),
+            Self::NotLocal(_) => row(FORBIDDEN, "not_local", Caller),
+            Self::Token(fault) => row(UNAUTHENTICATED, token_reason(*fault), Caller),
+            Self::NoScopes => row(FORBIDDEN, "no_scopes", Caller),
+            Self::Issuer(_) => row(LATER, "issuer_unavailable", Issuer),
+            Self::SessionsFull => row(LATER, "sessions_full", Sidecar),
+            Self::AgentNotReady => row(LATER, "agent_not_ready", Agent),
+            Self::Agent(SendFault::Connect(_)) => row(GATEWAY, "agent_unreachable", Agent),
+            Self::Agent(SendFault::Broken(_)) => row(GATEWAY, "agent_failed", Agent),
+            Self::Agent(SendFault::Timeout(_)) => row(TIMEOUT, "agent_timeout", Agent),
+            Self::LocalToken { presented: false } => {
+                row(UNAUTHENTICATED, "local_token_missing", Caller)
+            }
+            Self::LocalToken { presented: true } => {
+                row(UNAUTHENTICATED, "local_token_invalid", Caller)
+            }
+            Self::NoSuchLocal => row(NOT_FOUND, "no_such_local_endpoint", Caller),
+            Self::Denied(denied) => match denied.denial.reason {
+                reason @ DenyReason::PathEscape => row(BAD, reason.code(), Caller),
+                reason @ (DenyReason::NoRoute
+                | DenyReason::RouteDenies
+                | DenyReason::UserRequired
+                | DenyReason::ScopeMissing
+                | DenyReason::ScopeUnknown
+                | DenyReason::ResourcesDisagree
+                | DenyReason::FollowUpForeign
+                | DenyReason::FollowUpUnknown
+                | DenyReason::Presigned) => row(FORBIDDEN, reason.code(), Policy),
+            },
+            Self::Audit(_) => row(INTERNAL, "audit_unavailable", Sidecar),
             Self::Credential(fault) => credential_row(fault),
-            Self::Workspace(SendFault::Connect(_) | SendFault::Broken(_)) => row(
-                StatusCode::BAD_GATEWAY,
-                "BAD_GATEWAY",
-                "workspace_unreachable",
-                Workspace,
-            ),
-            Self::Workspace(SendFault::Timeout(_)) => row(
-                StatusCode::GATEWAY_TIMEOUT,
-                "DEADLINE_EXCEEDED",
-                "workspace_timeout",
-                Workspace,
-            ),
-            Self::Overloaded => later("overloaded", Sidecar),
-            Self::Internal(_) => internal("internal"),
+            Self::Workspace(SendFault::Connect(_) | SendFault::Broken(_)) => {
+                row(GATEWAY, "workspace_unreachable", Workspace)
+            }
+            Self::Workspace(SendFault::Timeout(_)) => row(TIMEOUT, "workspace_timeout", Workspace),
+            Self::Overloaded => row(LATER, "overloaded", Sidecar),
+            Self::Internal(_) => row(INTERNAL, "internal", Sidecar),
         }
     }
 
@@ -268,36 +267,6 @@ impl ProxyError {
     /// Whom to wake.
     pub fn fault(&self) -> Fault {
         self.row().fault
-    }
-
-    /// What the peer is told. The word for a refused user token is `missing`, `invalid` or `expired` and no more.
-    fn public(&self) -> String {
-        match self {
-            Self::Head(fault) => fault.to_string(),
-            Self::Path(fault) => fault.to_string(),
-            Self::Ask(fault) => fault.to_string(),
-            Self::Body(fault) => fault.to_string(),
-            Self::TargetTooLong => "the request target is too long; see limits.request_target_bytes".into(),
-            Self::NotLocal(what) => (*what).into(),
-            Self::Token(fault) => format!("the user token is {}", fault.public()),
-            Self::NoScopes => "the user token holds none of the scopes that this app's routes need".into(),
-            Self::Issuer(_) => "the keys of the token issuer are not available".into(),
-            Self::SessionsFull | Self::Overloaded => "too busy; try again".into(),
-            Self::AgentNotReady => "the agent is starting; try again".into(),
-            Self::Agent(SendFault::Connect(_)) => "the agent does not accept connections at inbound.agent".into(),
-            Self::Agent(SendFault::Broken(_)) => "the agent broke off without an answer".into(),
-            Self::Agent(SendFault::Timeout(_)) => "the agent did not answer in time; see limits.response_head_time".into(),
-            Self::LocalToken { presented: false } => "no local token: use DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET from the environment, or the x-forwarded-access-token of a request".into(),
-            Self::LocalToken { presented: true } => "the local token is not alive: sessions end with the request that opened them; ask /oidc/v1/token for a new app token".into(),
-            Self::NoSuchLocal => "the sidecar answers /oidc/* and /.well-known/* itself and has no such endpoint".into(),
-            Self::Denied(denied) => denied.explain(),
-            Self::Audit(_) => "the audit log cannot be written, so the call was not made; see /readyz of the admin listener".into(),
-            Self::Credential(fault) => credential_text(fault).into(),
-            Self::Workspace(SendFault::Connect(_)) => "the workspace cannot be reached".into(),
-            Self::Workspace(SendFault::Broken(_)) => "the workspace broke off without an answer; the call may have had its effect".into(),
-            Self::Workspace(SendFault::Timeout(_)) => "the workspace did not answer in time; see limits.response_head_time".into(),
-            Self::Internal(_) => "internal error".into(),
-        }
     }
 
     /// The answer, in the Databricks error shape.
@@ -317,6 +286,9 @@ impl ProxyError {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(headers::ERROR, HeaderValue::from_static(row.reason));
+        if let Ok(id) = HeaderValue::from_str(request_id) {
+            headers.insert(headers::REQUEST_ID, id);
+        }
         if row.status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 WWW_AUTHENTICATE,
@@ -375,109 +347,20 @@ fn token_reason(fault: TokenFault) -> &'static str {
 
 fn credential_row(fault: &CredentialFault) -> Row {
     use Fault::{Caller, Sidecar, Workspace};
-    let gateway = |reason, fault| row(StatusCode::BAD_GATEWAY, "BAD_GATEWAY", reason, fault);
-    match fault {
-        CredentialFault::Exchange(EndpointFault::SubjectRefused { .. }) => row(
-            StatusCode::FORBIDDEN,
-            "PERMISSION_DENIED",
-            "exchange_refused",
-            Caller,
-        ),
-        CredentialFault::App(EndpointFault::Timeout { .. })
-        | CredentialFault::Exchange(EndpointFault::Timeout { .. }) => row(
-            StatusCode::GATEWAY_TIMEOUT,
-            "DEADLINE_EXCEEDED",
-            "token_endpoint_timeout",
-            Workspace,
-        ),
-        CredentialFault::App(EndpointFault::NotConfigured)
-        | CredentialFault::Exchange(EndpointFault::NotConfigured) => {
-            gateway("app_credential_missing", Sidecar)
+    let endpoint = match fault {
+        CredentialFault::NoSession | CredentialFault::Header => {
+            return row(INTERNAL, "internal", Sidecar);
         }
-        CredentialFault::App(EndpointFault::Refused { .. })
-        | CredentialFault::Exchange(EndpointFault::Refused { .. }) => {
-            gateway("app_credential_refused", Workspace)
-        }
-        CredentialFault::App(_) | CredentialFault::Exchange(_) => {
-            gateway("token_endpoint_unavailable", Workspace)
-        }
-        CredentialFault::NoSession | CredentialFault::Header => row(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "INTERNAL_ERROR",
-            "internal",
-            Sidecar,
-        ),
-    }
-}
-
-fn credential_text(fault: &CredentialFault) -> &'static str {
-    match fault {
-        CredentialFault::Exchange(EndpointFault::SubjectRefused { .. }) => {
-            "the workspace refused to exchange the user's token"
-        }
-        CredentialFault::App(EndpointFault::NotConfigured)
-        | CredentialFault::Exchange(EndpointFault::NotConfigured) => {
-            "the route runs as the app, and the sidecar has no app credential: set DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET for it"
-        }
-        CredentialFault::App(EndpointFault::Refused { .. })
-        | CredentialFault::Exchange(EndpointFault::Refused { .. }) => {
-            "the workspace refused the app's credential; see /readyz of the admin listener"
-        }
-        CredentialFault::App(_) | CredentialFault::Exchange(_) => {
-            "the workspace's token endpoint gave no token; see /readyz of the admin listener"
-        }
-        CredentialFault::NoSession | CredentialFault::Header => "internal error",
-    }
-}
-
-impl DeniedCall {
-    fn explain(&self) -> String {
-        let Denial {
-            reason,
-            route,
-            scope,
-        } = &self.denial;
-        let call = match (&self.operation, self.resources.is_empty()) {
-            (Some(operation), false) => format!("{operation} on {}", self.resources.join(", ")),
-            (Some(operation), true) => operation.to_string(),
-            (None, _) => self.call.clone(),
-        };
-        let route = route
-            .as_ref()
-            .map_or_else(String::new, |route| format!("route `{}` ", route.name));
-        let scope = scope.as_ref().map(ToString::to_string).unwrap_or_default();
-        let why = match reason {
-            DenyReason::NoRoute => format!("no route allows {call}"),
-            DenyReason::RouteDenies => format!("{route}denies {call}"),
-            DenyReason::UserRequired => format!(
-                "{route}runs {call} as the user, and the app's token was presented; pass the x-forwarded-access-token of the request"
-            ),
-            DenyReason::ScopeMissing => format!(
-                "{route}needs the scope {scope} for {call}, and the session does not hold it"
-            ),
-            DenyReason::ScopeUnknown => {
-                format!("{route}names no scope for {call}, and the catalogue knows none")
-            }
-            DenyReason::ResourcesDisagree => {
-                format!("{call} touches resources that routes give to different identities")
-            }
-            DenyReason::FollowUpForeign => {
-                format!("{call} names an id that somebody else's call created")
-            }
-            DenyReason::FollowUpUnknown => format!(
-                "{call} names an id that no call through this sidecar created, and it would run as the app"
-            ),
-            DenyReason::Presigned => format!(
-                "{call} hands out storage URLs that bypass the sidecar (outbound.presigned)"
-            ),
-            DenyReason::PathEscape => {
-                format!("the path of {call} holds escapes that no operation admits")
-            }
-        };
-        format!(
-            "{why}; see: valetkey explain --as {} {}",
-            self.caller, self.call
-        )
+        CredentialFault::App(endpoint) | CredentialFault::Exchange(endpoint) => endpoint,
+    };
+    match endpoint {
+        EndpointFault::SubjectRefused { .. } => row(FORBIDDEN, "exchange_refused", Caller),
+        EndpointFault::Timeout { .. } => row(TIMEOUT, "token_endpoint_timeout", Workspace),
+        EndpointFault::NotConfigured => row(GATEWAY, "app_credential_missing", Sidecar),
+        EndpointFault::Refused { .. } => row(GATEWAY, "app_credential_refused", Workspace),
+        EndpointFault::Busy { .. }
+        | EndpointFault::Unreachable { .. }
+        | EndpointFault::Invalid { .. } => row(GATEWAY, "token_endpoint_unavailable", Workspace),
     }
 }
 

@@ -76,9 +76,10 @@ impl LocalOidc {
                 "/oidc/.well-known/oauth-authorization-server"
                 | "/oidc/.well-known/openid-configuration",
             ) => Some(ok(&self.metadata())),
-            (&Method::GET, "/oidc/jwks.json") => {
-                Some(ok(sessions.jwks().unwrap_or(&json!({"keys": []}))))
-            }
+            (&Method::GET, "/oidc/jwks.json") => Some(ok(&sessions
+                .jwks()
+                .cloned()
+                .unwrap_or_else(|| json!({"keys": []})))),
             (&Method::POST, "/oidc/v1/token") => {
                 Some(self.token(&parts.headers, body, sessions).await)
             }

@@ -5,48 +5,30 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, LOCATION};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 
-use crate::domain::ask::{self, Bound, Call, CallerView, Owner, Resource, ResourceId};
+use crate::domain::ask::{
+    self, Bound, Call, CallerView, FollowUpView, Owner, Resource, ResourceId,
+};
 use crate::domain::catalog::Operation;
 use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::{self, Grant, decide};
-use crate::domain::scope::ScopeSet;
 use crate::runtime::audit_writer::Receipt;
-use crate::runtime::credential::Credential;
-use crate::runtime::http_client::{Body, SendFault, empty, full, read_limited};
+use crate::runtime::http_client::Body;
 use crate::runtime::session::Caller;
-use crate::runtime::upstream::{self, AuthorizedRequest, OutboundParts};
+use crate::runtime::upstream::OutboundParts;
 
-use super::body::{self, BodyFault, Outgoing};
+use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
+use super::sending::{Failed, Sending};
 use super::{Proxy, Snapshot, tap};
-
-/// The largest error answer that is read to see whether the workspace refused the token itself, in bytes.
-const REFUSAL_BYTES_MAX: u64 = 16 * 1024;
-
-/// A failure, with the receipt of the call if its intent was written.
-struct Failed {
-    error: ProxyError,
-    receipt: Option<Receipt>,
-}
-
-impl<E: Into<ProxyError>> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self {
-            error: error.into(),
-            receipt: None,
-        }
-    }
-}
 
 /// Serves one outbound request; errors become answers here.
 pub async fn answer(
@@ -80,72 +62,116 @@ async fn serve(
     ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
         .map_err(ProxyError::from)?;
     let operation = snapshot.policy.catalog().find(&parts.method, &path);
-    let (mut outgoing, json) = read_body(
-        proxy,
-        &snapshot,
-        &parts,
-        &path,
-        operation.map(|(_, o)| &**o),
-        body,
-        record,
-    )
-    .await?;
+    let (mut outgoing, json) =
+        read_body(proxy, &snapshot, (&parts, &path), operation, body, record).await?;
     let follow_up = proxy.follow_ups.view(operation.map(|(_, o)| &**o), &path);
-    let query = parts.uri.query();
-    let resources = operation
-        .map_or_else(
-            || Ok(Vec::new()),
-            |(_, o)| ask::resources(o, &path, query, json.as_ref(), &follow_up),
-        )
-        .map_err(ProxyError::from)?;
-    record.touches(operation.map(|(_, o)| &o.id), &resources);
-    let (scopes, subject) = (caller_scopes(&caller), caller_view_subject(&caller));
-    let view = subject
-        .as_ref()
-        .map_or(CallerView::App, |subject| CallerView::User {
-            subject,
-            scopes: &scopes,
-        });
-    let call = Call {
-        method: &parts.method,
+    let asked = Asked {
+        parts: &parts,
         path: &path,
-        body: json.as_ref(),
-        caller: view,
         operation,
-        resources: &resources,
+        body: json.as_ref(),
         follow_up: &follow_up,
     };
-    let grant =
-        decide(&snapshot.policy, &call).map_err(|denial| denied(&call, denial, &parts, record))?;
-    record.granted(&grant);
+    let (grant, resource) = asked.judge(&snapshot, &caller, record)?;
     let receipt = record.intend().await.map_err(ProxyError::from)?;
-    let operation = operation.map(|(_, o)| Arc::clone(o));
-    let first = resources.first().map(|r| ResourceId {
-        kind: r.kind.into(),
-        id: r.id.as_ref().into(),
-    });
-    let outbound = OutboundParts {
-        method: &parts.method,
-        path: &path,
-        query,
-        headers: outbound_headers(&parts, operation.as_deref()),
-    };
     let sending = Sending {
         proxy,
         grant: &grant,
         caller: &caller,
-        parts: outbound,
+        parts: asked.outbound(),
     };
     let (response, receipt) = sending.send(&mut outgoing, receipt, record).await?;
     finish(
         proxy,
         response,
         receipt,
-        operation.as_deref(),
-        &caller,
-        first,
+        &Answered {
+            operation: operation.map(|(_, o)| &**o),
+            caller: &caller,
+            resource,
+        },
     )
     .await
+}
+
+/// What a request asks for, read in its one way.
+struct Asked<'a> {
+    parts: &'a Parts,
+    path: &'a CanonicalPath,
+    operation: Option<(usize, &'a Arc<Operation>)>,
+    body: Option<&'a Value>,
+    follow_up: &'a FollowUpView,
+}
+
+impl<'a> Asked<'a> {
+    /// As whom it runs, and the first thing that it touches.
+    fn judge(
+        &self,
+        snapshot: &Snapshot,
+        caller: &Caller,
+        record: &mut RequestRecord,
+    ) -> Result<(Grant, Option<ResourceId>), ProxyError> {
+        let query = self.parts.uri.query();
+        let resources = self.operation.map_or_else(
+            || Ok(Vec::new()),
+            |(_, o)| ask::resources(o, self.path, query, self.body, self.follow_up),
+        )?;
+        record.touches(self.operation.map(|(_, o)| &o.id), &resources);
+        let scopes;
+        let caller = match caller {
+            Caller::App => CallerView::App,
+            Caller::User(session) => {
+                scopes = session.scopes();
+                CallerView::User {
+                    subject: session.subject(),
+                    scopes: &scopes,
+                }
+            }
+        };
+        let Self {
+            parts,
+            path,
+            operation,
+            body,
+            follow_up,
+        } = *self;
+        let call = Call {
+            method: &parts.method,
+            path,
+            body,
+            caller,
+            operation,
+            resources: &resources,
+            follow_up,
+        };
+        let grant =
+            decide(&snapshot.policy, &call).map_err(|denial| denied(&call, denial, record))?;
+        record.granted(&grant);
+        let first = resources.first().map(|r| ResourceId {
+            kind: r.kind.into(),
+            id: r.id.as_ref().into(),
+        });
+        Ok((grant, first))
+    }
+
+    /// What leaves, but for the credential.
+    fn outbound(&self) -> OutboundParts<'a> {
+        let mut headers = self.parts.headers.clone();
+        headers::strip_outbound(&mut headers);
+        if self
+            .operation
+            .is_some_and(|(_, o)| o.creates.is_some() || o.rewrites.is_some())
+        {
+            // The answer is looked into; nothing here decompresses.
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        OutboundParts {
+            method: &self.parts.method,
+            path: self.path,
+            query: self.parts.uri.query(),
+            headers,
+        }
+    }
 }
 
 /// Only a client on this machine, by the sidecar's own name, not a page in some browser (SECURITY R15, R27).
@@ -207,31 +233,19 @@ fn caller(
     Ok(caller)
 }
 
-fn caller_scopes(caller: &Caller) -> ScopeSet {
-    match caller {
-        Caller::User(session) => session.scopes(),
-        Caller::App => ScopeSet::default(),
-    }
-}
-
-fn caller_view_subject(caller: &Caller) -> Option<crate::domain::identity::UserId> {
-    match caller {
-        Caller::User(session) => Some(session.subject().clone()),
-        Caller::App => None,
-    }
-}
-
 /// Reads the body where a decision needs it; otherwise leaves it to stream.
 async fn read_body(
     proxy: &Proxy,
     snapshot: &Snapshot,
-    parts: &Parts,
-    path: &CanonicalPath,
-    operation: Option<&Operation>,
+    (parts, path): (&Parts, &CanonicalPath),
+    operation: Option<(usize, &Arc<Operation>)>,
     body: Body,
     record: &mut RequestRecord,
 ) -> Result<(Outgoing, Option<Value>), ProxyError> {
-    if !snapshot.policy.reads_body(&parts.method, path, operation) {
+    if !snapshot
+        .policy
+        .reads_body(&parts.method, path, operation.map(|(_, o)| &**o))
+    {
         return Ok((Outgoing::stream(body), None));
     }
     let inspected = record
@@ -244,16 +258,11 @@ async fn read_body(
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
-fn denied(
-    call: &Call<'_>,
-    denial: policy::Denial,
-    parts: &Parts,
-    record: &mut RequestRecord,
-) -> ProxyError {
+fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -> ProxyError {
     record.denied(&denial);
     ProxyError::Denied(Box::new(DeniedCall {
         denial,
-        call: format!("{} {}", parts.method, call.path.as_str()),
+        call: format!("{} {}", call.method, call.path.as_str()),
         operation: call
             .operation
             .map(|(_, operation)| Arc::clone(&operation.id)),
@@ -270,134 +279,12 @@ fn denied(
     }))
 }
 
-fn outbound_headers(parts: &Parts, operation: Option<&Operation>) -> http::HeaderMap {
-    let mut headers = parts.headers.clone();
-    headers::strip_outbound(&mut headers);
-    if operation.is_some_and(|o| o.creates.is_some() || o.rewrites.is_some()) {
-        // The answer is looked into; nothing here decompresses.
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    }
-    headers
-}
-
-/// A granted call on its way: at most two attempts, the second only with a fresh app token and nothing streamed.
-struct Sending<'a> {
-    proxy: &'a Proxy,
-    grant: &'a Grant,
+/// Whose answer it is.
+struct Answered<'a> {
+    operation: Option<&'a Operation>,
     caller: &'a Caller,
-    parts: OutboundParts<'a>,
-}
-
-impl Sending<'_> {
-    async fn send(
-        &self,
-        outgoing: &mut Outgoing,
-        receipt: Receipt,
-        record: &mut RequestRecord,
-    ) -> Result<(Response<Body>, Receipt), Failed> {
-        let (first, credential, receipt) = self.attempt(outgoing, receipt, record).await?;
-        let (response, refused) = record.waiting(is_token_refused(first)).await;
-        let retry =
-            refused && self.proxy.credentials.refused(&credential) && outgoing.is_repeatable();
-        if !retry {
-            return Ok((response, receipt));
-        }
-        tracing::info!(request_id = %record.request_id(), "the workspace refused the app's token: replaced it, trying once more");
-        let (response, _, receipt) = self.attempt(outgoing, receipt, record).await?;
-        Ok((response, receipt))
-    }
-
-    async fn attempt(
-        &self,
-        outgoing: &mut Outgoing,
-        receipt: Receipt,
-        record: &mut RequestRecord,
-    ) -> Result<(Response<Body>, Credential, Receipt), Failed> {
-        let credential = match record
-            .waiting(self.proxy.credentials.resolve(self.grant, self.caller))
-            .await
-        {
-            Ok(credential) => credential,
-            Err(fault) => {
-                return Err(Failed {
-                    error: fault.into(),
-                    receipt: Some(receipt),
-                });
-            }
-        };
-        let body = outgoing.take(record.sent()).unwrap_or_else(empty);
-        let internal = |receipt| Failed {
-            error: ProxyError::Internal("a canonical path gave no URI"),
-            receipt: Some(receipt),
-        };
-        let request = AuthorizedRequest::new(
-            &self.proxy.workspace,
-            self.parts.clone(),
-            body,
-            &credential,
-            receipt,
-        )
-        .map_err(internal)?;
-        match record
-            .waiting(upstream::to_workspace(&self.proxy.workspace, request))
-            .await
-        {
-            // No upgrade ever leaves, so none may come back (SECURITY R14).
-            (receipt, Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let cause = "the workspace switched protocols unasked";
-                Err(Failed {
-                    error: ProxyError::Workspace(SendFault::Broken(cause.into())),
-                    receipt: Some(receipt),
-                })
-            }
-            (receipt, Ok(response)) => Ok((response, credential, receipt)),
-            (receipt, Err(fault)) => Err(Failed {
-                error: if body::is_senders_doing(&fault) {
-                    BodyFault::Broken.into()
-                } else {
-                    ProxyError::Workspace(fault)
-                },
-                receipt: Some(receipt),
-            }),
-        }
-    }
-}
-
-/// Whether the workspace refused the token itself, rather than what was asked with it (facts 3.2). Reads only small error
-/// answers and gives them back whole.
-async fn is_token_refused(response: Response<Body>) -> (Response<Body>, bool) {
-    let status = response.status();
-    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return (response, false);
-    }
-    let small = http_body::Body::size_hint(response.body())
-        .upper()
-        .is_some_and(|bytes| bytes <= REFUSAL_BYTES_MAX);
-    if !small
-        || response
-            .headers()
-            .contains_key(http::header::CONTENT_ENCODING)
-    {
-        return (response, status == StatusCode::UNAUTHORIZED);
-    }
-    let (parts, body) = response.into_parts();
-    let bytes = read_limited(
-        body,
-        usize::try_from(REFUSAL_BYTES_MAX).unwrap_or(usize::MAX),
-    )
-    .await
-    .unwrap_or_else(|_| Bytes::new());
-    let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    // The platform says it with a number where other refusals have a word.
-    let numeric = json.get("error_code").is_some_and(Value::is_number);
-    let said = json
-        .get("message")
-        .and_then(Value::as_str)
-        .is_some_and(|m| m.to_ascii_lowercase().contains("token"));
-    (
-        Response::from_parts(parts, full(bytes)),
-        status == StatusCode::UNAUTHORIZED || (numeric && said),
-    )
+    /// What the call touched; ids that the answer gives out stand for it.
+    resource: Option<ResourceId>,
 }
 
 /// Cleans the answer, binds the ids it gives out, and keeps the agent from walking around the sidecar by what it reads there.
@@ -405,10 +292,13 @@ async fn finish(
     proxy: &Arc<Proxy>,
     mut response: Response<Body>,
     receipt: Receipt,
-    operation: Option<&Operation>,
-    caller: &Caller,
-    resource: Option<ResourceId>,
+    asked: &Answered<'_>,
 ) -> Result<(Response<Body>, Receipt), Failed> {
+    let Answered {
+        operation,
+        caller,
+        resource,
+    } = asked;
     headers::clean_workspace_answer(response.headers_mut());
     relocate(proxy, &mut response);
     if let Some(member) = operation
@@ -418,7 +308,8 @@ async fn finish(
         response = match tap::remove_member(response, member).await {
             Ok(response) => response,
             Err(cause) => {
-                let error = ProxyError::Workspace(SendFault::Broken(cause));
+                let error =
+                    ProxyError::Workspace(crate::runtime::http_client::SendFault::Broken(cause));
                 return Err(Failed {
                     error,
                     receipt: Some(receipt),
@@ -434,7 +325,11 @@ async fn finish(
             Caller::App => Owner::App,
             Caller::User(session) => Owner::User(session.subject().clone()),
         };
-        let (table, kind) = (proxy.follow_ups.clone(), Arc::clone(&creates.kind));
+        let (table, kind, resource) = (
+            proxy.follow_ups.clone(),
+            Arc::clone(&creates.kind),
+            resource.clone(),
+        );
         let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
         response = response.map(|body| tap::tap(body, &creates.field, bind).boxed_unsync());
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::http_client::{Body, HttpSend, SendFault, empty, read_limited};
-use super::single_flight::{BACKOFF_MAX, BoxFuture, Failure, Fresh, SingleFlight};
+use super::single_flight::{BACKOFF_MAX, Failure, Fresh, SingleFlight};
 use crate::domain::identity::{WorkspaceOrigin, is_loopback_host};
 use crate::domain::strict_json;
 
@@ -185,7 +185,7 @@ impl Discoverer {
             let (origin, http) = (origin.clone(), Arc::clone(&http));
             let before = Arc::clone(&before);
             async move {
-                let found = find(origin, http).await.and_then(|found| {
+                let found = find(&origin, &*http).await.and_then(|found| {
                     let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
                     let merged = found.succeeding(before.as_ref(), trusts_first_issuer)?;
                     *before = Some(merged.clone());
@@ -245,7 +245,7 @@ impl Discoverer {
 /// # Errors
 /// [`FetchFault`] says which limit or rule it broke.
 pub async fn fetch(
-    http: &Arc<dyn HttpSend>,
+    http: &dyn HttpSend,
     uri: &Uri,
     bytes_max: usize,
     time_max: Duration,
@@ -254,15 +254,13 @@ pub async fn fetch(
         .header(header::ACCEPT, "application/json")
         .body(empty())
         .map_err(|_| FetchFault::Unreachable("its URL cannot be requested".into()))?;
-    // Boxed, because the compiler cannot show that the inner future is `Send` for every lifetime of `http`.
-    let whole: BoxFuture<'_, _> = Box::pin(get(http, request, bytes_max));
-    tokio::time::timeout(time_max, whole)
+    tokio::time::timeout(time_max, get(http, request, bytes_max))
         .await
         .unwrap_or(Err(FetchFault::Timeout(time_max)))
 }
 
 async fn get(
-    http: &Arc<dyn HttpSend>,
+    http: &dyn HttpSend,
     request: Request<Body>,
     bytes_max: usize,
 ) -> Result<Bytes, FetchFault> {
@@ -295,16 +293,13 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn find(
-    origin: WorkspaceOrigin,
-    http: Arc<dyn HttpSend>,
-) -> Result<Discovery, DiscoveryFault> {
+async fn find(origin: &WorkspaceOrigin, http: &dyn HttpSend) -> Result<Discovery, DiscoveryFault> {
     let mut last = DiscoveryFault::Document;
     for path in PATHS {
         let uri = url("issuer", &format!("{origin}{path}"), true)?;
-        match fetch(&http, &uri, METADATA_BYTES_MAX, METADATA_TIME_MAX).await {
+        match fetch(http, &uri, METADATA_BYTES_MAX, METADATA_TIME_MAX).await {
             Ok(body) => match strict_json::parse(&body, METADATA_DEPTH_MAX) {
-                Ok(Value::Object(document)) => return Ok(read(&origin, &document)),
+                Ok(Value::Object(document)) => return Ok(read(origin, &document)),
                 Ok(_) | Err(_) => last = DiscoveryFault::Document,
             },
             // The same host under another path is no better.
@@ -324,7 +319,7 @@ fn read(origin: &WorkspaceOrigin, document: &Map<String, Value>) -> Discovery {
         document
             .get(member)
             .and_then(Value::as_str)
-            .ok_or_else(|| DiscoveryFault::Member {
+            .ok_or(DiscoveryFault::Member {
                 member,
                 problem: "is missing or no string",
             })

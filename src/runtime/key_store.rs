@@ -232,7 +232,7 @@ impl KeyStore {
         drop(state);
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
-            let outcome = Arc::clone(&inner).refresh().await;
+            let outcome = inner.refresh().await;
             inner.settle(outcome);
             let _ = done.send(true);
         });
@@ -252,8 +252,10 @@ async fn keep_fresh(store: Weak<Inner>) {
             running
         };
         match running {
+            // Its end decides anew when the next one is due.
             Some(mut running) => {
                 let _ = running.wait_for(|done| *done).await;
+                tokio::time::sleep(TICK_MIN).await;
             }
             None => tokio::time::sleep_until(at.max(Instant::now() + TICK_MIN)).await,
         }
@@ -281,11 +283,11 @@ impl Inner {
         })
     }
 
-    async fn refresh(self: Arc<Self>) -> Result<KeySet, RefreshFault> {
+    async fn refresh(&self) -> Result<KeySet, RefreshFault> {
         let (issuer, uri) = self.discoverer.keys_at().await?;
         let limits = &self.settings;
         let body = fetch(
-            &self.http,
+            &*self.http,
             &uri,
             limits.fetch_bytes_max,
             limits.fetch_time_max,

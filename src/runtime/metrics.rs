@@ -6,9 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
+
+use self::process::Process;
+use self::register::{counter_vec, gauge_vec, histogram_vec, int_gauge_vec, register};
+
+mod process;
+mod register;
 
 /// Which side of the sidecar a request came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,18 +50,8 @@ pub struct Metrics(Arc<Handles>);
 
 struct Handles {
     registry: Registry,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    overhead_inbound: Histogram,
-    overhead_outbound: Histogram,
-    inflight: IntGaugeVec,
-    denials: IntCounterVec,
-    verifications: IntCounterVec,
-    jwks_fetches: IntCounterVec,
-    credential_fetches: IntCounterVec,
-    credential_expiry: GaugeVec,
-    sessions: IntGauge,
-    sessions_opened: IntCounter,
+    traffic: Traffic,
+    tokens: Tokens,
     audit_records: IntCounterVec,
     audit_failures: IntCounter,
     policy_reloads: IntCounterVec,
@@ -64,14 +60,24 @@ struct Handles {
     process: Process,
 }
 
-struct Process {
-    cpu: Gauge,
-    resident: IntGauge,
-    virtual_memory: IntGauge,
-    open_fds: IntGauge,
-    max_fds: IntGauge,
-    threads: IntGauge,
-    start_time: Gauge,
+/// Requests, both sides.
+struct Traffic {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    overhead_inbound: Histogram,
+    overhead_outbound: Histogram,
+    inflight: IntGaugeVec,
+    denials: IntCounterVec,
+}
+
+/// User tokens, keys, credentials, sessions.
+struct Tokens {
+    verifications: IntCounterVec,
+    jwks_fetches: IntCounterVec,
+    credential_fetches: IntCounterVec,
+    credential_expiry: GaugeVec,
+    sessions: IntGauge,
+    sessions_opened: IntCounter,
 }
 
 /// What a finished request counts as.
@@ -97,13 +103,6 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(None, None)?;
         let r = &registry;
-        let overhead = histogram_vec(
-            r,
-            "valetkey_overhead_seconds",
-            "The sidecar's own share of a request.",
-            &["direction"],
-            OVERHEAD_BUCKETS,
-        )?;
         let build = int_gauge_vec(
             r,
             "valetkey_build_info",
@@ -112,62 +111,8 @@ impl Metrics {
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let handles = Handles {
-            requests: counter_vec(
-                r,
-                "valetkey_requests_total",
-                "Requests answered.",
-                &["direction", "route", "identity", "decision", "code"],
-            )?,
-            duration: histogram_vec(
-                r,
-                "valetkey_request_duration_seconds",
-                "From the head of the request to the end of the answer.",
-                &["direction", "route"],
-                DURATION_BUCKETS,
-            )?,
-            overhead_inbound: overhead.with_label_values(&["inbound"]),
-            overhead_outbound: overhead.with_label_values(&["outbound"]),
-            inflight: int_gauge_vec(
-                r,
-                "valetkey_inflight_requests",
-                "Requests being served.",
-                &["direction"],
-            )?,
-            denials: counter_vec(
-                r,
-                "valetkey_denials_total",
-                "Refusals by reason.",
-                &["reason"],
-            )?,
-            verifications: counter_vec(
-                r,
-                "valetkey_token_verifications_total",
-                "User tokens verified or refused.",
-                &["result"],
-            )?,
-            jwks_fetches: counter_vec(
-                r,
-                "valetkey_jwks_fetches_total",
-                "Fetches of the issuer's keys.",
-                &["result"],
-            )?,
-            credential_fetches: counter_vec(
-                r,
-                "valetkey_credential_fetches_total",
-                "Calls to the token endpoint.",
-                &["kind", "result"],
-            )?,
-            credential_expiry: gauge_vec(
-                r,
-                "valetkey_credential_expiry_timestamp_seconds",
-                "When the newest credential of a kind ends, Unix time.",
-                &["kind"],
-            )?,
-            sessions: register(r, IntGauge::new("valetkey_sessions", "Live sessions.")?)?,
-            sessions_opened: register(
-                r,
-                IntCounter::new("valetkey_sessions_opened_total", "Sessions opened.")?,
-            )?,
+            traffic: Traffic::register(r)?,
+            tokens: Tokens::register(r)?,
             audit_records: counter_vec(
                 r,
                 "valetkey_audit_records_total",
@@ -210,6 +155,7 @@ impl Metrics {
         let mut digits = [0u8; 3];
         let code = status_text(labels.code, &mut digits);
         self.0
+            .traffic
             .requests
             .with_label_values(&[
                 direction,
@@ -220,6 +166,7 @@ impl Metrics {
             ])
             .inc();
         self.0
+            .traffic
             .duration
             .with_label_values(&[direction, labels.route])
             .observe(duration.as_secs_f64());
@@ -228,34 +175,46 @@ impl Metrics {
     /// The time spent in the sidecar itself, waiting for neither peer.
     pub fn overhead(&self, direction: Direction, own: Duration) {
         match direction {
-            Direction::Inbound => self.0.overhead_inbound.observe(own.as_secs_f64()),
-            Direction::Outbound => self.0.overhead_outbound.observe(own.as_secs_f64()),
+            Direction::Inbound => self.0.traffic.overhead_inbound.observe(own.as_secs_f64()),
+            Direction::Outbound => self.0.traffic.overhead_outbound.observe(own.as_secs_f64()),
         }
     }
 
     /// The gauge of requests in flight on one side.
     pub fn inflight(&self, direction: Direction) -> IntGauge {
-        self.0.inflight.with_label_values(&[direction.as_str()])
+        self.0
+            .traffic
+            .inflight
+            .with_label_values(&[direction.as_str()])
     }
 
     /// A refusal; `reason` is one of the closed list in `proxy/error.rs` and `domain/policy.rs`.
     pub fn denial(&self, reason: &'static str) {
-        self.0.denials.with_label_values(&[reason]).inc();
+        self.0.traffic.denials.with_label_values(&[reason]).inc();
     }
 
     /// A token was verified (`ok`, `cached`) or refused (the code of a `TokenFault`).
     pub fn verification(&self, result: &'static str) {
-        self.0.verifications.with_label_values(&[result]).inc();
+        self.0
+            .tokens
+            .verifications
+            .with_label_values(&[result])
+            .inc();
     }
 
     /// The key set was fetched: `ok` or a failure code.
     pub fn jwks_fetch(&self, result: &'static str) {
-        self.0.jwks_fetches.with_label_values(&[result]).inc();
+        self.0
+            .tokens
+            .jwks_fetches
+            .with_label_values(&[result])
+            .inc();
     }
 
     /// The token endpoint was asked: kind `app` or `exchange`, result `ok` or a failure code.
     pub fn credential_fetch(&self, kind: &'static str, result: &'static str) {
         self.0
+            .tokens
             .credential_fetches
             .with_label_values(&[kind, result])
             .inc();
@@ -263,17 +222,24 @@ impl Metrics {
 
     /// When the newest credential of a kind ends, in seconds since the epoch.
     pub fn credential_expiry(&self, kind: &'static str, at: f64) {
-        self.0.credential_expiry.with_label_values(&[kind]).set(at);
+        self.0
+            .tokens
+            .credential_expiry
+            .with_label_values(&[kind])
+            .set(at);
     }
 
     /// The number of live sessions.
     pub fn sessions(&self, live: usize) {
-        self.0.sessions.set(i64::try_from(live).unwrap_or(i64::MAX));
+        self.0
+            .tokens
+            .sessions
+            .set(i64::try_from(live).unwrap_or(i64::MAX));
     }
 
     /// A session was opened.
     pub fn session_opened(&self) {
-        self.0.sessions_opened.inc();
+        self.0.tokens.sessions_opened.inc();
     }
 
     /// A record of this event was written.
@@ -319,6 +285,83 @@ impl Metrics {
     }
 }
 
+impl Traffic {
+    fn register(r: &Registry) -> Result<Self, prometheus::Error> {
+        let overhead = histogram_vec(
+            r,
+            "valetkey_overhead_seconds",
+            "The sidecar's own share of a request.",
+            &["direction"],
+            OVERHEAD_BUCKETS,
+        )?;
+        Ok(Self {
+            requests: counter_vec(
+                r,
+                "valetkey_requests_total",
+                "Requests answered.",
+                &["direction", "route", "identity", "decision", "code"],
+            )?,
+            duration: histogram_vec(
+                r,
+                "valetkey_request_duration_seconds",
+                "From the head of the request to the end of the answer.",
+                &["direction", "route"],
+                DURATION_BUCKETS,
+            )?,
+            overhead_inbound: overhead.with_label_values(&["inbound"]),
+            overhead_outbound: overhead.with_label_values(&["outbound"]),
+            inflight: int_gauge_vec(
+                r,
+                "valetkey_inflight_requests",
+                "Requests being served.",
+                &["direction"],
+            )?,
+            denials: counter_vec(
+                r,
+                "valetkey_denials_total",
+                "Refusals by reason.",
+                &["reason"],
+            )?,
+        })
+    }
+}
+
+impl Tokens {
+    fn register(r: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            verifications: counter_vec(
+                r,
+                "valetkey_token_verifications_total",
+                "User tokens verified or refused.",
+                &["result"],
+            )?,
+            jwks_fetches: counter_vec(
+                r,
+                "valetkey_jwks_fetches_total",
+                "Fetches of the issuer's keys.",
+                &["result"],
+            )?,
+            credential_fetches: counter_vec(
+                r,
+                "valetkey_credential_fetches_total",
+                "Calls to the token endpoint.",
+                &["kind", "result"],
+            )?,
+            credential_expiry: gauge_vec(
+                r,
+                "valetkey_credential_expiry_timestamp_seconds",
+                "When the newest credential of a kind ends, Unix time.",
+                &["kind"],
+            )?,
+            sessions: register(r, IntGauge::new("valetkey_sessions", "Live sessions.")?)?,
+            sessions_opened: register(
+                r,
+                IntCounter::new("valetkey_sessions_opened_total", "Sessions opened.")?,
+            )?,
+        })
+    }
+}
+
 /// Three digits without an allocation.
 fn status_text(code: u16, digits: &mut [u8; 3]) -> &str {
     let code = code.clamp(100, 999);
@@ -326,160 +369,6 @@ fn status_text(code: u16, digits: &mut [u8; 3]) -> &str {
         *digit = b'0' + u8::try_from(code / divisor % 10).unwrap_or_default();
     }
     std::str::from_utf8(digits).unwrap_or("000")
-}
-
-impl Process {
-    fn register(r: &Registry) -> Result<Self, prometheus::Error> {
-        let this = Self {
-            cpu: register(
-                r,
-                Gauge::new(
-                    "process_cpu_seconds_total",
-                    "Total user and system CPU time spent in seconds.",
-                )?,
-            )?,
-            resident: register(
-                r,
-                IntGauge::new(
-                    "process_resident_memory_bytes",
-                    "Resident memory size in bytes.",
-                )?,
-            )?,
-            virtual_memory: register(
-                r,
-                IntGauge::new(
-                    "process_virtual_memory_bytes",
-                    "Virtual memory size in bytes.",
-                )?,
-            )?,
-            open_fds: register(
-                r,
-                IntGauge::new("process_open_fds", "Number of open file descriptors.")?,
-            )?,
-            max_fds: register(
-                r,
-                IntGauge::new(
-                    "process_max_fds",
-                    "Maximum number of open file descriptors.",
-                )?,
-            )?,
-            threads: register(
-                r,
-                IntGauge::new("process_threads", "Number of OS threads in the process.")?,
-            )?,
-            start_time: register(
-                r,
-                Gauge::new(
-                    "process_start_time_seconds",
-                    "Start time of the process since unix epoch in seconds.",
-                )?,
-            )?,
-        };
-        this.refresh();
-        Ok(this)
-    }
-
-    /// Reads procfs (proc(5)); where a file is not readable its gauges keep their last value.
-    fn refresh(&self) {
-        /// Kernel clock ticks per second and bytes per page: fixed at these values on every Linux that Rust supports.
-        const TICKS: f64 = 100.0;
-        const PAGE: i64 = 4096;
-        if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
-            // The second field is the command in parentheses and may hold blanks; count from behind it.
-            let fields: Vec<&str> = stat
-                .rsplit_once(')')
-                .map(|(_, rest)| rest.split_whitespace().collect())
-                .unwrap_or_default();
-            let number = |i: usize| {
-                fields
-                    .get(i)
-                    .and_then(|f| f.parse::<f64>().ok())
-                    .unwrap_or_default()
-            };
-            let whole = |i: usize| {
-                fields
-                    .get(i)
-                    .and_then(|f| f.parse::<i64>().ok())
-                    .unwrap_or_default()
-            };
-            self.cpu.set((number(11) + number(12)) / TICKS);
-            self.threads.set(whole(17));
-            self.virtual_memory.set(whole(20));
-            self.resident.set(whole(21) * PAGE);
-            let boot = std::fs::read_to_string("/proc/stat").ok();
-            let boot = boot
-                .as_deref()
-                .and_then(|s| s.lines().find_map(|l| l.strip_prefix("btime ")))
-                .and_then(|b| b.trim().parse::<f64>().ok());
-            if let Some(boot) = boot {
-                self.start_time.set(boot + number(19) / TICKS);
-            }
-        }
-        if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-            self.open_fds
-                .set(i64::try_from(entries.count()).unwrap_or(i64::MAX));
-        }
-        if let Ok(limits) = std::fs::read_to_string("/proc/self/limits") {
-            let soft = limits
-                .lines()
-                .find_map(|l| l.strip_prefix("Max open files"))
-                .and_then(|l| l.split_whitespace().next());
-            if let Some(soft) = soft.and_then(|s| s.parse().ok()) {
-                self.max_fds.set(soft);
-            }
-        }
-    }
-}
-
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counter_vec(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    register(r, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn gauge_vec(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<GaugeVec, prometheus::Error> {
-    register(r, GaugeVec::new(Opts::new(name, help), labels)?)
-}
-
-fn int_gauge_vec(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, prometheus::Error> {
-    register(r, IntGaugeVec::new(Opts::new(name, help), labels)?)
-}
-
-fn histogram_vec(
-    r: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    register(
-        r,
-        HistogramVec::new(
-            HistogramOpts::new(name, help).buckets(buckets.to_vec()),
-            labels,
-        )?,
-    )
 }
 
 #[cfg(test)]

@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use aws_lc_rs::{hmac, rand};
-use base64::Engine as _;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -21,8 +19,14 @@ use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, RandomUnavailable, Secret};
 use crate::domain::token::VerifiedToken;
 
+use self::local_token::LocalTokens;
 use super::metrics::Metrics;
-use super::session_jwt::SessionJwt;
+
+mod local_token;
+
+/// How long the agent is told that a local app token lives (PRODUCT 1). A new one is handed out every hour, and each is good
+/// for two.
+pub const APP_TOKEN_EXPIRES_IN: Duration = Duration::from_secs(3600);
 
 /// What the agent holds for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,10 +178,8 @@ pub struct SessionTable {
     settings: SessionSettings,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    key: hmac::Key,
-    jwt: Option<SessionJwt>,
+    local: LocalTokens,
     tables: RwLock<Tables>,
-    app: AppToken,
 }
 
 #[derive(Default)]
@@ -187,14 +189,6 @@ struct Tables {
     /// Digest of the user token that opened it → the same session and its local digest.
     by_user_token: HashMap<Digest, (Arc<Session>, Digest)>,
 }
-
-/// Local app tokens: the agent is told an hour, each is good for two, a new one is handed out every hour.
-struct AppToken {
-    started: Instant,
-}
-
-/// How long the agent is told that a local app token lives (PRODUCT 1).
-pub const APP_TOKEN_EXPIRES_IN: Duration = Duration::from_secs(3600);
 
 impl SessionTable {
     /// An empty table with a key of its own.
@@ -206,23 +200,13 @@ impl SessionTable {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, RandomUnavailable> {
-        let mut bytes = zeroize::Zeroizing::new([0u8; 32]);
-        rand::fill(bytes.as_mut_slice()).map_err(|_| RandomUnavailable)?;
-        let jwt = match settings.format {
-            SessionFormat::Opaque => None,
-            SessionFormat::Jwt => Some(SessionJwt::new(settings.issuer.clone())?),
-        };
-        let key = hmac::Key::new(hmac::HMAC_SHA256, bytes.as_slice());
+        let local = LocalTokens::new(settings.format, &settings.issuer)?;
         Ok(Self {
             settings,
             clock,
             metrics,
-            key,
-            jwt,
+            local,
             tables: RwLock::default(),
-            app: AppToken {
-                started: Instant::now(),
-            },
         })
     }
 
@@ -262,7 +246,7 @@ impl SessionTable {
                 released: Instant::now(),
             }),
         });
-        let local = self.local_token(&session, token)?;
+        let local = self.local.session_token(&session, token)?;
         let lease = Lease::new(Arc::clone(&session));
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for (other, _) in tables.by_user_token.values() {
@@ -301,7 +285,7 @@ impl SessionTable {
         };
         match found.filter(|session| session.is_live(self.clock.now(), &self.settings)) {
             Some(session) => {
-                let local = self.local_token(&session, token)?;
+                let local = self.local.session_token(&session, token)?;
                 Ok(Some(Opened {
                     lease: Lease::new(session),
                     token: local,
@@ -334,8 +318,8 @@ impl SessionTable {
 
     /// Whoever presents this local token; `None` when it is neither a live session nor the app's.
     pub fn caller(&self, presented: &str) -> Option<Caller> {
-        if presented.starts_with(APP_PREFIX) {
-            return self.is_app(presented).then_some(Caller::App);
+        if LocalTokens::looks_like_app(presented) {
+            return self.local.is_app(presented).then_some(Caller::App);
         }
         let session = self.find(presented)?;
         session.state().last_use = Instant::now();
@@ -344,19 +328,7 @@ impl SessionTable {
 
     /// The local app token of this hour.
     pub fn app_token(&self) -> Secret {
-        self.derive(APP_PREFIX, &[b"app", &self.app_epoch().to_be_bytes()])
-    }
-
-    fn is_app(&self, presented: &str) -> bool {
-        let epoch = self.app_epoch();
-        [epoch, epoch.saturating_sub(1)].iter().any(|e| {
-            self.derive(APP_PREFIX, &[b"app", &e.to_be_bytes()])
-                .matches(presented.as_bytes())
-        })
-    }
-
-    fn app_epoch(&self) -> u64 {
-        self.app.started.elapsed().as_secs() / APP_TOKEN_EXPIRES_IN.as_secs()
+        self.local.app_token()
     }
 
     /// Removes what has ended and returns it, for the audit log.
@@ -396,7 +368,7 @@ impl SessionTable {
 
     /// The public key that session JWTs are signed with, as a JWKS document.
     pub fn jwks(&self) -> Option<&serde_json::Value> {
-        self.jwt.as_ref().map(SessionJwt::jwks)
+        self.local.jwks()
     }
 
     fn sweep_if_full(&self) -> Result<(), SessionFault> {
@@ -410,36 +382,7 @@ impl SessionTable {
             Err(SessionFault::Full)
         }
     }
-
-    fn local_token(
-        &self,
-        session: &Session,
-        token: &VerifiedToken,
-    ) -> Result<Secret, SessionFault> {
-        match &self.jwt {
-            None => Ok(self.derive(SESSION_PREFIX, &[b"session", session.id.as_bytes()])),
-            Some(jwt) => jwt
-                .sign(session.id, token, &session.scopes())
-                .map_err(|_| SessionFault::Sign),
-        }
-    }
-
-    fn derive(&self, prefix: &str, parts: &[&[u8]]) -> Secret {
-        let mut context = hmac::Context::with_key(&self.key);
-        for part in parts {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        let mut text = String::with_capacity(prefix.len() + 43);
-        text.push_str(prefix);
-        base64::engine::general_purpose::URL_SAFE_NO_PAD
-            .encode_string(context.sign().as_ref(), &mut text);
-        Secret::new(text)
-    }
 }
-
-const SESSION_PREFIX: &str = "vks_";
-const APP_PREFIX: &str = "vka_";
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 //! Decided: the frameworks' host variables are set as well, because an agent that listens on every address can be
 //! reached round the sidecar. `MLFLOW_TRACKING_*`, `AZURE_CLIENT_ID` and `GOOGLE_APPLICATION_CREDENTIALS` stay: they
 //! serve other services, and a Databricks token in one of them is found by its shape. The switch to proxy variables
-//! (`--wire forward`) will be a second way to fill [`wire`]; all that is removed stays removed there.
+//! (`--wire forward`) will be a second way to fill `wire`; all that is removed stays removed there.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

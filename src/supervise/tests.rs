@@ -43,11 +43,16 @@ where
     }
 }
 
+/// A test that would wait for ever fails instead.
+async fn ended(code: JoinHandle<u8>) -> u8 {
+    timeout(UNREACHED / 4, code).await.unwrap().unwrap()
+}
+
 #[tokio::test]
 async fn the_end_of_the_agent_is_the_end_and_its_code_is_ours() {
     let (child, _output) = scripted("exit 3", Grouping::Own);
     let life = supervised(child, ready(()), UNREACHED);
-    assert_eq!(life.code.await.unwrap(), 3);
+    assert_eq!(ended(life.code).await, 3);
     assert!(life.stopping.is_cancelled() && life.agent_gone.is_cancelled());
 }
 
@@ -58,7 +63,7 @@ async fn sigterm_and_sigint_reach_the_agent_which_chooses_its_code() {
         assert_eq!(line(&mut output).await, "ready");
         let life = supervised(child, ready(()), UNREACHED);
         life.signals.send(signal).await.unwrap();
-        assert_eq!(life.code.await.unwrap(), 7, "{signal}");
+        assert_eq!(ended(life.code).await, 7, "{signal}");
         assert_eq!(rest(&mut output).await, "", "its sleep died with the group");
     }
 }
@@ -69,7 +74,7 @@ async fn an_agent_without_a_handler_ends_as_killed_by_the_signal() {
     line(&mut output).await;
     let life = supervised(child, ready(()), UNREACHED);
     life.signals.send(Signal::SIGTERM).await.unwrap();
-    assert_eq!(life.code.await.unwrap(), 143);
+    assert_eq!(ended(life.code).await, 143);
 }
 
 #[tokio::test]
@@ -83,7 +88,7 @@ async fn other_signals_are_passed_on_and_stop_nothing() {
     }
     assert!(!life.stopping.is_cancelled());
     life.signals.send(Signal::SIGTERM).await.unwrap();
-    assert_eq!(life.code.await.unwrap(), 7);
+    assert_eq!(ended(life.code).await, 7);
 }
 
 #[tokio::test]
@@ -94,7 +99,7 @@ async fn a_stubborn_agent_and_its_children_are_killed_at_the_deadline() {
     let time = Duration::from_millis(300);
     let life = supervised(child, ready(()), time);
     life.signals.send(Signal::SIGTERM).await.unwrap();
-    assert_eq!(life.code.await.unwrap(), 137);
+    assert_eq!(ended(life.code).await, 137);
     assert!(begun.elapsed() >= time - Duration::from_millis(50));
     assert_eq!(rest(&mut output).await, "");
 }
@@ -109,7 +114,7 @@ async fn a_second_signal_ends_the_wait_at_once() {
     life.stopping.cancelled().await;
     assert!(!life.agent_gone.is_cancelled());
     life.signals.send(Signal::SIGINT).await.unwrap();
-    assert_eq!(life.code.await.unwrap(), 137);
+    assert_eq!(ended(life.code).await, 137);
     assert!(begun.elapsed() < UNREACHED / 2);
     assert_eq!(rest(&mut output).await, "");
 }
@@ -120,7 +125,7 @@ async fn what_the_agent_leaves_behind_is_killed() {
     let (child, mut output) = scripted(script, Grouping::Own);
     assert_eq!(line(&mut output).await, "left");
     let life = supervised(child, ready(()), UNREACHED);
-    assert_eq!(life.code.await.unwrap(), 0);
+    assert_eq!(ended(life.code).await, 0);
     assert_eq!(rest(&mut output).await, "");
 }
 
@@ -140,14 +145,14 @@ async fn outbound_outlives_the_agent_and_the_drain_outlives_both() {
     life.agent_gone.cancelled().await;
     assert!(!life.code.is_finished(), "a call is still running");
     finish.send(()).unwrap();
-    assert_eq!(life.code.await.unwrap(), 7);
+    assert_eq!(ended(life.code).await, 7);
 }
 
 #[tokio::test]
 async fn a_drain_that_never_ends_is_given_up_at_the_deadline() {
     let (child, _output) = scripted("exit 4", Grouping::Own);
     let life = supervised(child, pending(), Duration::from_millis(150));
-    assert_eq!(life.code.await.unwrap(), 4);
+    assert_eq!(ended(life.code).await, 4);
 }
 
 #[tokio::test]

@@ -11,3 +11,6 @@ mod inbound;
 mod outbound;
 #[cfg(test)]
 mod smoke;
+
+#[cfg(test)]
+mod explain;

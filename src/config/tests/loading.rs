@@ -77,7 +77,7 @@ fn the_example_loads_and_means_what_it_says() {
     ]);
     let config = Config::parse(EXAMPLE, None, &env).unwrap();
     assert_eq!(config.policy_origin, PolicyOrigin::Routes);
-    assert_eq!(config.routes.len(), 7);
+    assert_eq!(config.routes.len(), 6);
     let raw = config.routes.last().unwrap();
     assert_eq!(raw.name, "raw-with-body");
     assert_eq!(raw.methods, ["POST"]);
@@ -303,7 +303,7 @@ fn values_are_read_in_every_documented_form() {
          audit: {sync: record, on_failure: continue, rotate: {size: 1GiB, keep: 3}}\n\
          log: {format: text, level: 'warn,valetkey=debug, hyper=off'}\n\
          limits: {requests: 99, drain_time: 0s}\n\
-         routes: [{name: a, method: [GET, POST], as: deny}, {name: b, operation: sql.*, resource: t/x*, as: caller}]\n",
+         routes: [{name: a, method: [GET, POST], path: /a, as: deny}, {name: b, operation: sql.*, resource: sql_warehouse/x*, as: caller}]\n",
     );
     assert_eq!(config.inbound.token_header, "authorization");
     assert_eq!(config.inbound.agent_port(), 9);
@@ -321,14 +321,17 @@ fn values_are_read_in_every_documented_form() {
     assert_eq!(config.audit.rotate_bytes, 1 << 30);
     assert_eq!(config.limits.requests, 99);
     assert_eq!(config.routes[0].methods, ["GET", "POST"]);
-    assert_eq!(config.routes[1].resource.as_deref(), Some("t/x*"));
+    assert_eq!(
+        config.routes[1].resource.as_deref(),
+        Some("sql_warehouse/x*")
+    );
     assert_eq!(key_path("", "a"), "a");
 }
 
 #[test]
 fn ids_that_look_like_numbers_stay_as_they_are_written() {
     let config = good(
-        "routes:\n- {name: '1', path: /x, body: {warehouse_id: [1234e567, 007, 0x1F, 1_000, 1.50, true]}, as: user}\n",
+        "routes:\n- {name: '1', path: /x, body: {warehouse_id: [1234e567, 007, 0x1F, 1_000, 1.50, true]}, as: app}\n",
     );
     assert_eq!(
         config.routes[0].body.get("warehouse_id").unwrap(),

@@ -45,7 +45,7 @@ logs: {}
 #[test]
 fn renamed_keys_say_what_they_are_called_here() {
     check(
-        "inbound: {port: 80}\nusers: {audiences: [a]}\nroutes:\n  - {name: a, operation: x, as: app, methods: [GET]}\n",
+        "inbound: {port: 80}\nusers: {audiences: [a]}\nroutes:\n  - {name: a, operation: sql.*, as: app, methods: [GET]}\n",
         &[
             "valetkey.yaml:1: inbound.port: unknown key (it is called `inbound.listen` here)",
             "valetkey.yaml:2: users.audiences: unknown key (it is called `users.audience` here)",

@@ -19,6 +19,10 @@ fn ours() -> IdentityHeaders {
     IdentityHeaders::new(HeaderName::from_static("x-forwarded-access-token"), false)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the cases read better without `&`"
+)]
 fn head(
     method: Method,
     uri: &str,

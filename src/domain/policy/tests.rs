@@ -11,10 +11,11 @@ use super::super::compile::{compile, starter};
 use super::super::identity::UserId;
 use super::super::route::RouteSource;
 use super::*;
+use serde_json::Value;
 
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
-    Arc::clone(CATALOG.get_or_init(|| Arc::new(Catalog::built_in().unwrap())))
+    Arc::clone(CATALOG.get_or_init(|| Catalog::built_in().unwrap()))
 }
 
 fn route(name: &str, run_as: RunAs, change: impl FnOnce(&mut RouteSource)) -> RouteSource {
@@ -42,6 +43,10 @@ fn ask(policy: &Policy, caller: &str, method: Method, target: &str, body: Option
     ask_follow_up(policy, caller, method, target, body, FollowUpView::None)
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the cases read better without `&`"
+)]
 fn ask_follow_up(
     policy: &Policy,
     caller: &str,
@@ -120,133 +125,75 @@ const STATEMENTS: &str = "/api/2.0/sql/statements";
 #[test]
 fn the_first_matching_route_names_the_identity() {
     let policy = sample();
-    let statement = |w: &str| Some(json!({"warehouse_id": w}));
-    assert_eq!(
-        ask(&policy, "sql", Method::POST, STATEMENTS, statement("w1")),
-        "sql/user"
+    let check = |caller: &str, method: Method, target: &str, body: Value, expected: &str| {
+        let body = Some(body).filter(|body| !body.is_null());
+        let answer = ask(&policy, caller, method, target, body);
+        assert_eq!(answer, expected, "{caller} {target}");
+    };
+    let statement = |w: &str| json!({"warehouse_id": w});
+    let (get, post, none) = (|| Method::GET, || Method::POST, || Value::Null);
+    check("sql", post(), STATEMENTS, statement("w1"), "sql/user");
+    check("sql", post(), STATEMENTS, statement("w2"), "no_route");
+    check(
+        "genie",
+        post(),
+        STATEMENTS,
+        statement("w1"),
+        "scope_missing",
     );
-    assert_eq!(
-        ask(&policy, "sql", Method::POST, STATEMENTS, statement("w2")),
-        "no_route"
+    check("app", post(), STATEMENTS, statement("w1"), "user_required");
+    let index = |name: &str| format!("/api/2.0/vector-search/indexes/{name}/query");
+    check(
+        "sql",
+        get(),
+        &index("prod.docs.index"),
+        none(),
+        "shared/app",
     );
-    assert_eq!(
-        ask(&policy, "genie", Method::POST, STATEMENTS, statement("w1")),
-        "scope_missing"
+    check(
+        "app",
+        get(),
+        &index("prod.secret.x"),
+        none(),
+        "route_denies",
     );
-    assert_eq!(
-        ask(&policy, "app", Method::POST, STATEMENTS, statement("w1")),
-        "user_required"
+    let endpoint = |name: &str| format!("/serving-endpoints/{name}/invocations");
+    check(
+        "model-serving",
+        post(),
+        &endpoint("m1"),
+        none(),
+        "model/user",
     );
-    assert_eq!(
-        ask(
-            &policy,
-            "sql",
-            Method::GET,
-            "/api/2.0/vector-search/indexes/prod.docs.index/query",
-            None
-        ),
-        "shared/app"
+    check("app", post(), &endpoint("x"), none(), "no_route");
+    let model = json!({"model": "m2"});
+    check(
+        "app",
+        post(),
+        "/serving-endpoints/chat/completions",
+        model,
+        "model/app",
     );
-    assert_eq!(
-        ask(
-            &policy,
-            "app",
-            Method::GET,
-            "/api/2.0/vector-search/indexes/prod.secret.x/query",
-            None
-        ),
-        "route_denies"
+    check(
+        "sql",
+        post(),
+        "/api/2.0/mlflow/runs/update",
+        none(),
+        "traces/app",
     );
-    assert_eq!(
-        ask(
-            &policy,
-            "model-serving",
-            Method::POST,
-            "/serving-endpoints/m1/invocations",
-            None
-        ),
-        "model/user"
+    let (status, scope) = ("/api/2.0/workspace/get-status", "workspace.workspace");
+    check(
+        scope,
+        get(),
+        &format!("{status}?path=/x"),
+        none(),
+        "raw/user",
     );
-    assert_eq!(
-        ask(
-            &policy,
-            "app",
-            Method::POST,
-            "/serving-endpoints/chat/completions",
-            Some(json!({"model": "m2"}))
-        ),
-        "model/app"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "app",
-            Method::POST,
-            "/serving-endpoints/x/invocations",
-            None
-        ),
-        "no_route"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "sql",
-            Method::POST,
-            "/api/2.0/mlflow/runs/update",
-            None
-        ),
-        "traces/app"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "workspace.workspace",
-            Method::GET,
-            "/api/2.0/workspace/get-status?path=/x",
-            None
-        ),
-        "raw/user"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "workspace.workspace",
-            Method::POST,
-            "/api/2.0/workspace/get-status",
-            None
-        ),
-        "no_route"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "app",
-            Method::POST,
-            "/api/2.0/custom/y",
-            Some(json!({"kind": "a"}))
-        ),
-        "raw-body/app"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "app",
-            Method::POST,
-            "/api/2.0/custom/y",
-            Some(json!({"kind": "c"}))
-        ),
-        "no_route"
-    );
-    assert_eq!(
-        ask(
-            &policy,
-            "app",
-            Method::POST,
-            "/api/2.0/custom/y",
-            Some(json!({"kind": ["a"]}))
-        ),
-        "no_route"
-    );
+    check(scope, post(), status, none(), "no_route");
+    let custom = "/api/2.0/custom/y";
+    check("app", post(), custom, json!({"kind": "a"}), "raw-body/app");
+    check("app", post(), custom, json!({"kind": "c"}), "no_route");
+    check("app", post(), custom, json!({"kind": ["a"]}), "no_route");
 }
 
 #[test]

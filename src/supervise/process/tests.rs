@@ -1,12 +1,17 @@
 //! Real children: how they start, fail, end and are ended.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::ChildStdout;
+use tokio::time::timeout;
 
 use super::*;
 use crate::supervise::environment::{Variables, child_environment, tests::wiring};
+
+/// A test that would wait for ever fails instead.
+const OUTPUT_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// A script whose output the test reads; the end of the output proves that nobody who inherited it is left.
 pub(in crate::supervise) fn scripted(
@@ -23,14 +28,16 @@ pub(in crate::supervise) fn scripted(
 /// The next line of the output, without its end.
 pub(in crate::supervise) async fn line(output: &mut BufReader<ChildStdout>) -> String {
     let mut line = String::new();
-    output.read_line(&mut line).await.unwrap();
+    let reading = output.read_line(&mut line);
+    timeout(OUTPUT_WAIT_MAX, reading).await.unwrap().unwrap();
     line.trim_end().to_owned()
 }
 
 /// Waits until nobody holds the output any more and gives what was left in it.
 pub(in crate::supervise) async fn rest(output: &mut BufReader<ChildStdout>) -> String {
     let mut text = String::new();
-    output.read_to_string(&mut text).await.unwrap();
+    let reading = output.read_to_string(&mut text);
+    timeout(OUTPUT_WAIT_MAX, reading).await.unwrap().unwrap();
     text
 }
 

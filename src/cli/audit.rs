@@ -1,0 +1,200 @@
+//! `audit tail|query|verify`: the log for people and for scripts.
+
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::audit_reader::{self, Filter, Show, prove, tail};
+use crate::config::{Config, Env};
+use crate::domain::clock::{Clock as _, SystemClock, Timestamp};
+
+use super::{ConfigArgument, complain, exit};
+
+/// Read the audit log.
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Show the last records
+    Tail {
+        #[command(flatten)]
+        log: Log,
+        /// Go on with what is written from now on
+        #[arg(short, long)]
+        follow: bool,
+        /// How many records
+        #[arg(short = 'n', long, default_value_t = 20, value_name = "N")]
+        lines: usize,
+    },
+    /// Show the records that fit
+    Query {
+        #[command(flatten)]
+        log: Log,
+        #[command(flatten)]
+        conditions: Box<Conditions>,
+    },
+    /// Prove that no record was changed, removed, added or moved; exit 1 if one was
+    Verify {
+        #[command(flatten)]
+        log: Log,
+    },
+}
+
+/// Which log, and how to show it.
+#[derive(clap::Args)]
+pub struct Log {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Print the JSON lines themselves
+    #[arg(long)]
+    json: bool,
+    /// The log files, rotated ones in any order; the configured log when left out
+    files: Vec<PathBuf>,
+}
+
+/// All that are given must hold.
+#[derive(clap::Args)]
+pub struct Conditions {
+    /// Subject or e-mail address
+    #[arg(long)]
+    user: Option<String>,
+    /// Not before: a time such as 2026-11-23T10:00:00Z, or a span back from now such as 15m, 2h or 7d
+    #[arg(long, value_name = "T")]
+    since: Option<String>,
+    /// Before: likewise
+    #[arg(long, value_name = "T")]
+    until: Option<String>,
+    /// The route's name
+    #[arg(long)]
+    route: Option<String>,
+    /// An operation, or a family such as mlflow.*
+    #[arg(long)]
+    operation: Option<String>,
+    /// type/id, or the id alone
+    #[arg(long)]
+    resource: Option<String>,
+    /// allow or deny
+    #[arg(long, value_parser = ["allow", "deny"])]
+    decision: Option<String>,
+    /// The reason of a refusal
+    #[arg(long)]
+    reason: Option<String>,
+    /// The id of a call
+    #[arg(long)]
+    call: Option<String>,
+    /// intent, outcome, denial, token_rejected, session_opened, …
+    #[arg(long)]
+    event: Option<String>,
+}
+
+/// Runs one of the commands.
+pub fn read(command: Audit, env: &Env) -> u8 {
+    let done = match command {
+        Audit::Tail { log, follow, lines } => show_tail(&log, follow, lines, env),
+        Audit::Query { log, conditions } => query(&log, *conditions, env),
+        Audit::Verify { log } => verify(&log, env),
+    };
+    done.unwrap_or_else(|ended| ended.0)
+}
+
+/// Why a command ended early; what there was to say has been said.
+struct Ended(u8);
+
+impl From<io::Error> for Ended {
+    fn from(fault: io::Error) -> Self {
+        // A reader that has gone (`| head`) has all it wants.
+        Self(if fault.kind() == io::ErrorKind::BrokenPipe {
+            exit::GOOD
+        } else {
+            complain(&fault.to_string(), exit::INTERNAL)
+        })
+    }
+}
+
+impl Log {
+    fn files(&self, env: &Env) -> Result<Vec<PathBuf>, Ended> {
+        if !self.files.is_empty() {
+            return Ok(self.files.clone());
+        }
+        let config: Config = self.config.load(env).map_err(Ended)?;
+        Ok(vec![config.audit.file])
+    }
+
+    fn show(&self) -> Show {
+        if self.json {
+            Show::Json
+        } else {
+            Show::Table {
+                color: io::stdout().is_terminal(),
+            }
+        }
+    }
+}
+
+fn show_tail(log: &Log, follow: bool, lines: usize, env: &Env) -> Result<u8, Ended> {
+    let files = log.files(env)?;
+    let [file] = files.as_slice() else {
+        return Err(Ended(complain("tail shows one log", exit::USAGE)));
+    };
+    // Following ends with the process: nobody sends on this channel.
+    let (_keep, stop) = std::sync::mpsc::channel();
+    tail::tail(
+        file,
+        lines,
+        log.show(),
+        follow.then_some(&stop),
+        &mut io::stdout().lock(),
+    )?;
+    Ok(exit::GOOD)
+}
+
+fn query(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
+    let now = SystemClock.now();
+    let moment = |text: Option<String>| -> Result<Option<Timestamp>, Ended> {
+        text.map(|text| audit_reader::parse_moment(&text, now))
+            .transpose()
+            .map_err(|message| Ended(complain(&message, exit::USAGE)))
+    };
+    let Conditions {
+        user,
+        since,
+        until,
+        route,
+        operation,
+        resource,
+        decision,
+        reason,
+        call,
+        event,
+    } = conditions;
+    let filter = Filter {
+        user,
+        since: moment(since)?,
+        until: moment(until)?,
+        route,
+        operation,
+        resource,
+        decision,
+        reason,
+        call,
+        event,
+    };
+    let files = audit_reader::files_of(&log.files(env)?)?;
+    let count = audit_reader::query(&files, &filter, log.show(), &mut io::stdout().lock())?;
+    if let Some((file, line)) = count.first_unreadable {
+        complain(
+            &format!(
+                "{} lines are no records, the first at {}:{line}; see: valetkey audit verify",
+                count.unreadable,
+                file.display()
+            ),
+            exit::GOOD,
+        );
+    }
+    Ok(exit::GOOD)
+}
+
+fn verify(log: &Log, env: &Env) -> Result<u8, Ended> {
+    let files = audit_reader::files_of(&log.files(env)?)?;
+    let good = prove::verify(&files, None, log.json, &mut io::stdout().lock())?;
+    Ok(if good { exit::GOOD } else { exit::NO })
+}

@@ -1,0 +1,204 @@
+//! `check` and `explain`: what a configuration means.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use http::Method;
+use serde_json::json;
+
+use crate::app::compile_policy;
+use crate::config::{Config, Env};
+use crate::domain::compile;
+use crate::domain::policy::Policy;
+use crate::domain::route::PolicyOrigin;
+use crate::domain::scope::ScopeSet;
+use crate::explain::{self, Answer, As, Question};
+
+use super::{ConfigArgument, complain, exit, print, report, table};
+
+/// The largest body that `explain` reads, in bytes.
+const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Say whether a call would be allowed, as whom, and by which route
+#[derive(clap::Args)]
+pub struct Explain {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Who calls
+    #[arg(long = "as", value_name = "IDENTITY", value_parser = ["user", "app"])]
+    identity: String,
+    /// The scopes of the user's session; all when left out, within users.scopes
+    #[arg(long, value_delimiter = ',', value_name = "S,…")]
+    scopes: Option<Vec<String>>,
+    /// Upper case, such as POST
+    method: String,
+    /// Path and query, such as /api/2.0/sql/statements
+    path: String,
+    /// The body, for calls whose resource is in it; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Validates and prints the effective policy.
+pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
+    let (config, policy) = match load(argument, env) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let warnings = compile::warnings(&policy);
+    if as_json {
+        let routes: Vec<_> = policy.routes().iter().map(|route| {
+            json!({"name": &*route.name, "line": route.line, "matches": route.describe(policy.catalog()), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
+        }).collect();
+        let summary: serde_json::Map<_, _> = config
+            .summary()
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value.into()))
+            .collect();
+        let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        return print(&format!(
+            "{:#}\n",
+            json!({"config": summary, "catalog": policy.catalog().version(), "routes": routes, "warnings": warnings})
+        ));
+    }
+    let mut text = table(
+        &config
+            .summary()
+            .into_iter()
+            .map(|(key, value)| vec![key.to_owned(), value])
+            .collect::<Vec<_>>(),
+    );
+    text.push('\n');
+    let mut rows = vec![
+        ["#", "ROUTE", "MATCHES", "AS", "SCOPE"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for (number, route) in (1..).zip(policy.routes()) {
+        let scope = route
+            .scope
+            .as_ref()
+            .map_or_else(|| "of the operation".to_owned(), ToString::to_string);
+        rows.push(vec![
+            format!("{number}"),
+            route.name.to_string(),
+            route.describe(policy.catalog()),
+            route.run_as.as_str().to_owned(),
+            scope,
+        ]);
+    }
+    text.push_str(&table(&rows));
+    text.push_str(match policy.origin() {
+        PolicyOrigin::Routes => "everything else is denied\n",
+        PolicyOrigin::Starter => "no routes are configured: this is the built-in starter policy; operations of admin effect and unknown paths are denied\n",
+    });
+    for warning in warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    print(&text)
+}
+
+/// Explains one call; exit 1 when it would be refused.
+pub fn explain(arguments: &Explain, env: &Env) -> u8 {
+    let (config, policy) = match load(&arguments.config, env) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let Ok(method) = Method::from_bytes(arguments.method.as_bytes()) else {
+        return complain(&format!("`{}` is no method", arguments.method), exit::USAGE);
+    };
+    let body = match arguments.body.as_ref().map(read_body).transpose() {
+        Ok(body) => body,
+        Err(message) => return complain(&message, exit::USAGE),
+    };
+    let caller = if arguments.identity == "app" {
+        As::App
+    } else {
+        As::User(session_scopes(&config, arguments.scopes.as_deref()))
+    };
+    let question = Question {
+        caller: &caller,
+        method: &method,
+        target: &arguments.path,
+        body: body.as_deref(),
+        workspace_id: config.workspace.workspace_id.as_deref(),
+    };
+    let answer = explain::explain(&policy, &question);
+    let written = if arguments.json {
+        print(&format!("{:#}\n", answer.to_json()))
+    } else {
+        print(&words(&answer))
+    };
+    if written != exit::GOOD {
+        return written;
+    }
+    if answer.allowed { exit::GOOD } else { exit::NO }
+}
+
+fn load(argument: &ConfigArgument, env: &Env) -> Result<(Config, Policy), u8> {
+    let config = argument.load(env)?;
+    let policy = compile_policy(&config).map_err(|problems| report(&problems))?;
+    Ok((config, policy))
+}
+
+/// What a session would hold: the given scopes, or all, under the ceiling.
+fn session_scopes(config: &Config, given: Option<&[String]>) -> ScopeSet {
+    let token = given.map_or_else(
+        || ScopeSet::parse(["all-apis"]),
+        |names| ScopeSet::parse(names.iter().map(String::as_str)),
+    );
+    config
+        .users
+        .scopes
+        .as_ref()
+        .map_or_else(|| token.clone(), |ceiling| token.meet(ceiling))
+}
+
+fn read_body(path: &PathBuf) -> Result<Vec<u8>, String> {
+    let fault =
+        |cause: std::io::Error| format!("cannot read the body from {}: {cause}", path.display());
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin()
+            .lock()
+            .take(BODY_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(fault)?;
+    } else {
+        std::fs::File::open(path)
+            .map_err(fault)?
+            .take(BODY_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(fault)?;
+    }
+    Ok(bytes)
+}
+
+fn words(answer: &Answer) -> String {
+    let mut rows = vec![vec![
+        if answer.allowed { "ALLOWED" } else { "REFUSED" }.to_owned(),
+        answer.text.clone(),
+    ]];
+    let mut add = |name: &str, value: Option<String>| {
+        rows.extend(value.map(|value| vec![name.to_owned(), value]))
+    };
+    add("reason", answer.reason.map(str::to_owned));
+    add("operation", answer.operation.clone());
+    add(
+        "resource",
+        (!answer.resources.is_empty()).then(|| answer.resources.join(" ")),
+    );
+    add(
+        "route",
+        answer
+            .route
+            .clone()
+            .zip(answer.route_text.clone())
+            .map(|(name, text)| format!("{name} ({text})")),
+    );
+    add("scope", answer.scope.clone());
+    table(&rows)
+}

@@ -1,0 +1,144 @@
+//! What one route matches.
+//!
+//! Knows neither the order of routes nor who calls. `compile.rs` makes it, `policy.rs` asks it.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::Value;
+
+use crate::domain::ask::{Call, Resource};
+use crate::domain::catalog::{Catalog, Effect, Operation};
+use crate::domain::template::PathTemplate;
+
+/// What a route matches. All present conditions must hold.
+#[derive(Debug, Default)]
+pub(in crate::domain) struct Matcher {
+    /// Sorted numbers of operations.
+    pub operations: Option<Vec<usize>>,
+    pub resource: Option<ResourceMatcher>,
+    pub methods: Vec<Method>,
+    pub path: Option<PathTemplate>,
+    pub body: Vec<(String, Vec<String>)>,
+}
+
+/// A resource by exact id, or by the start of its id.
+#[derive(Debug)]
+pub(in crate::domain) struct ResourceMatcher {
+    pub kind: Arc<str>,
+    pub id: String,
+    pub prefix: bool,
+}
+
+impl Matcher {
+    /// Whether the call, as far as it touches this resource, is meant.
+    pub(in crate::domain) fn matches(
+        &self,
+        call: &Call<'_>,
+        resource: Option<&Resource<'_>>,
+    ) -> bool {
+        self.fits_operation(call)
+            && self
+                .resource
+                .as_ref()
+                .is_none_or(|wanted| resource.is_some_and(|given| wanted.matches(given)))
+            && (self.methods.is_empty() || self.methods.contains(call.method))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|template| template.matches(call.path))
+            && self
+                .body
+                .iter()
+                .all(|(key, allowed)| member_is(call.body, key, allowed))
+    }
+
+    /// Operations of admin effect are never reached by a resource alone: they must be named.
+    fn fits_operation(&self, call: &Call<'_>) -> bool {
+        match (&self.operations, call.operation) {
+            (Some(wanted), Some((index, _))) => wanted.binary_search(&index).is_ok(),
+            (Some(_), None) => false,
+            (None, Some((_, operation))) => {
+                self.path.is_some() || operation.effect != Effect::Admin
+            }
+            (None, None) => true,
+        }
+    }
+
+    /// What the route matches, in the words of the configuration.
+    pub(in crate::domain) fn describe(&self, catalog: &Catalog) -> String {
+        let mut parts = Vec::new();
+        if let Some(resource) = &self.resource {
+            parts.push(format!(
+                "{}/{}{}",
+                resource.kind,
+                resource.id,
+                if resource.prefix { "*" } else { "" }
+            ));
+        }
+        if let Some(operations) = &self.operations {
+            let ids: Vec<&str> = operations
+                .iter()
+                .filter_map(|i| catalog.operations().get(*i))
+                .map(|o| &*o.id)
+                .collect();
+            parts.push(match ids.as_slice() {
+                [one] => (*one).to_owned(),
+                many => format!("{} operations", many.len()),
+            });
+        }
+        if let Some(path) = &self.path {
+            let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
+            parts.push(format!(
+                "{} {}",
+                if methods.is_empty() {
+                    "*".to_owned()
+                } else {
+                    methods.join(",")
+                },
+                path.as_str()
+            ));
+        }
+        for (key, allowed) in &self.body {
+            parts.push(format!("{key} in [{}]", allowed.join(", ")));
+        }
+        parts.join(" ")
+    }
+
+    /// Whether a call of this operation could match.
+    pub(in crate::domain) fn may_touch(&self, index: usize, operation: &Operation) -> bool {
+        match (&self.operations, &self.resource) {
+            (Some(operations), _) => operations.binary_search(&index).is_ok(),
+            (None, Some(resource)) => operation
+                .resources
+                .iter()
+                .any(|rule| rule.kind == resource.kind),
+            (None, None) => self
+                .path
+                .as_ref()
+                .is_some_and(|p| p.shape() == operation.path.shape()),
+        }
+    }
+}
+
+impl ResourceMatcher {
+    fn matches(&self, given: &Resource<'_>) -> bool {
+        *self.kind == *given.kind
+            && if self.prefix {
+                given.id.starts_with(&self.id)
+            } else {
+                *given.id == *self.id
+            }
+    }
+}
+
+fn member_is(body: Option<&Value>, key: &str, allowed: &[String]) -> bool {
+    match body.and_then(|b| b.get(key)) {
+        Some(Value::String(text)) => allowed.iter().any(|a| a == text),
+        Some(Value::Number(number)) => allowed.contains(&number.to_string()),
+        Some(Value::Bool(flag)) => allowed
+            .iter()
+            .any(|a| a == if *flag { "true" } else { "false" }),
+        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    }
+}
