@@ -29,7 +29,7 @@ use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::Listener;
+use crate::runtime::listener::{Ending, Listener};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
@@ -188,6 +188,7 @@ impl App {
             stop_inbound: CancellationToken::new(),
             stop_outbound: CancellationToken::new(),
             stop_admin: CancellationToken::new(),
+            cut: CancellationToken::new(),
             inbound_tasks: TaskTracker::new(),
             outbound_tasks: TaskTracker::new(),
             admin_tasks: TaskTracker::new(),
@@ -198,12 +199,12 @@ impl App {
         tokio::spawn(try_app_credential(Arc::clone(&proxy)));
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
-            running.stop_outbound.clone(),
+            running.ending(&running.stop_outbound),
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
             proxy::service(&proxy, Direction::Inbound),
-            running.stop_inbound.clone(),
+            running.ending(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
         let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
@@ -212,7 +213,7 @@ impl App {
         };
         tokio::spawn(admin_listener.serve(
             answer,
-            running.stop_admin.clone(),
+            running.ending(&running.stop_admin),
             running.admin_tasks.clone(),
         ));
         let gone = running.stop_outbound.clone();
@@ -236,6 +237,7 @@ pub struct Running {
     stop_inbound: CancellationToken,
     stop_outbound: CancellationToken,
     stop_admin: CancellationToken,
+    cut: CancellationToken,
     inbound_tasks: TaskTracker,
     outbound_tasks: TaskTracker,
     admin_tasks: TaskTracker,
@@ -299,12 +301,24 @@ impl Running {
         self.stop_inbound.cancel();
         self.stop_outbound.cancel();
         self.stop_admin.cancel();
+        // What is cut writes its outcome, which the log must still take.
+        self.cut.cancel();
+        for tasks in [&self.inbound_tasks, &self.outbound_tasks, &self.admin_tasks] {
+            tasks.close();
+            tasks.wait().await;
+        }
         let audit = &self.proxy.sinks.audit;
         audit.note(Record::new(Event::Stop));
         if let Err(fault) = audit.close().await {
             tracing::error!(%fault, "the audit log could not be closed in good order");
         }
-        self.admin_tasks.close();
+    }
+
+    fn ending(&self, stop: &CancellationToken) -> Ending {
+        Ending {
+            stop: stop.clone(),
+            cut: self.cut.clone(),
+        }
     }
 
     /// `serve`: drains within the drain time, then ends.

@@ -53,6 +53,15 @@ const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2 pings, so that a dead peer is noticed.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 
+/// How a listener is told to end.
+#[derive(Debug, Clone, Default)]
+pub struct Ending {
+    /// No new connections; requests that run go on.
+    pub stop: CancellationToken,
+    /// What still runs is dropped.
+    pub cut: CancellationToken,
+}
+
 /// A bound listener: its address is known before anything is served.
 #[derive(Debug)]
 pub struct Listener {
@@ -90,8 +99,8 @@ impl Listener {
         self.address
     }
 
-    /// Serves until `stop`, then lets running requests end: `tasks` is empty when the last one has.
-    pub async fn serve<S, F>(self, service: S, stop: CancellationToken, tasks: TaskTracker)
+    /// Serves until `ending.stop`, then lets running requests end: `tasks` is empty when the last one has.
+    pub async fn serve<S, F>(self, service: S, ending: Ending, tasks: TaskTracker)
     where
         S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
@@ -100,11 +109,11 @@ impl Listener {
         let builder = server(self.limits);
         loop {
             let slot = tokio::select! {
-                () = stop.cancelled() => return,
+                () = ending.stop.cancelled() => return,
                 slot = Arc::clone(&slots).acquire_owned() => slot,
             };
             let accepted = tokio::select! {
-                () = stop.cancelled() => return,
+                () = ending.stop.cancelled() => return,
                 accepted = self.socket.accept() => accepted,
             };
             let (Ok(slot), Ok((stream, remote))) = (slot, accepted) else {
@@ -117,10 +126,17 @@ impl Listener {
                 remote,
                 local: self.address,
             };
-            let (builder, service, stop, limits) =
-                (builder.clone(), service.clone(), stop.clone(), self.limits);
+            let (builder, service, ending, limits) = (
+                builder.clone(),
+                service.clone(),
+                ending.clone(),
+                self.limits,
+            );
             tasks.spawn(async move {
-                connection(&builder, stream, peer, service, stop, limits).await;
+                let cut = ending.cut.clone();
+                let serving = connection(&builder, stream, peer, service, ending.stop, limits);
+                // Dropped when cut: whatever a request holds closes its record.
+                cut.run_until_cancelled(serving).await;
                 drop(slot);
             });
         }
@@ -286,7 +302,11 @@ mod tests {
             TaskTracker::new(),
         );
         let hello = |_request, _peer| async { Response::new(full("hello")) };
-        tokio::spawn(listener.serve(hello, stop.clone(), tasks.clone()));
+        let ending = Ending {
+            stop: stop.clone(),
+            cut: CancellationToken::new(),
+        };
+        tokio::spawn(listener.serve(hello, ending, tasks.clone()));
         (address, stop, tasks)
     }
 

@@ -8,6 +8,8 @@ mod harness;
 #[cfg(test)]
 mod inbound;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod outbound;
 #[cfg(test)]
 mod smoke;
