@@ -2,6 +2,7 @@
 //!
 //! Knows neither the order of routes nor who calls. `compile.rs` makes it, `policy.rs` asks it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
@@ -133,12 +134,17 @@ impl ResourceMatcher {
 }
 
 fn member_is(body: Option<&Value>, key: &str, allowed: &[String]) -> bool {
-    match body.and_then(|b| b.get(key)) {
-        Some(Value::String(text)) => allowed.iter().any(|a| a == text),
-        Some(Value::Number(number)) => allowed.contains(&number.to_string()),
-        Some(Value::Bool(flag)) => allowed
-            .iter()
-            .any(|a| a == if *flag { "true" } else { "false" }),
-        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    let value = body.and_then(|body| body.get(key)).and_then(member_text);
+    value.is_some_and(|value| allowed.iter().any(|one| **one == *value))
+}
+
+/// A member's value as the configuration spells it; containers and `null` have no spelling and match nothing.
+pub(super) fn member_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
