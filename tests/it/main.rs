@@ -8,6 +8,8 @@ mod harness;
 #[cfg(test)]
 mod inbound;
 #[cfg(test)]
+mod outbound;
+#[cfg(test)]
 mod smoke;
 
 #[cfg(test)]
