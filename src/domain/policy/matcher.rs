@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::domain::ask::{Call, Resource};
-use crate::domain::catalog::{Catalog, Effect, Operation};
+use crate::domain::catalog::{Effect, Operation};
 use crate::domain::template::PathTemplate;
 
 /// What a route matches. All present conditions must hold.
