@@ -160,7 +160,7 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
     };
     Answer {
         route: route.map(|route| route.name.to_string()),
-        route_text: route.map(|route| place(route)),
+        route_text: route.map(place),
         operation: call.operation.map(|(_, o)| o.id.to_string()),
         resources: call
             .resources
