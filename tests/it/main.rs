@@ -14,3 +14,6 @@ mod smoke;
 
 #[cfg(test)]
 mod explain;
+
+#[cfg(test)]
+mod tls;
