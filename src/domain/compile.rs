@@ -74,6 +74,7 @@ pub fn starter(catalog: Arc<Catalog>, presigned_allowed: bool) -> Policy {
         .collect();
     let on = Matcher {
         operations: Some(operations),
+        operations_text: "every operation but those of admin effect".to_owned(),
         ..Matcher::default()
     };
     let route = Route {
@@ -99,7 +100,7 @@ pub fn warnings(policy: &Policy) -> Vec<Problem> {
         let place = |message: String| {
             Problem::new(format!("routes[{index}] ({})", route.name), message).at(route.line)
         };
-        if let Some(earlier) = seen.insert(route.describe(&policy.catalog), route) {
+        if let Some(earlier) = seen.insert(route.describe(), route) {
             found.push(
                 place(format!(
                     "never matches: route `{}` matches the same calls before it",
@@ -135,7 +136,10 @@ impl Compiler<'_> {
     fn route(&self) -> Result<Route, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut keep = |result: Result<(), Problem>| problems.extend(result.err());
-        let mut on = Matcher::default();
+        let mut on = Matcher {
+            operations_text: self.source.operation.clone().unwrap_or_default(),
+            ..Matcher::default()
+        };
         keep(self.operations().map(|found| on.operations = found));
         keep(self.resource().map(|found| on.resource = found));
         keep(self.methods().map(|found| on.methods = found));

@@ -234,8 +234,8 @@ impl Policy {
 
 impl Route {
     /// What the route matches, in the words of the configuration.
-    pub fn describe(&self, catalog: &Catalog) -> String {
-        self.on.describe(catalog)
+    pub fn describe(&self) -> String {
+        self.on.describe()
     }
 }
 

@@ -97,8 +97,7 @@ impl CredentialSource {
         let Some((scopes, token)) = &credential.replaceable else {
             return false;
         };
-        self.app.invalidate(scopes, token);
-        true
+        self.app.invalidate(scopes, token)
     }
 
     async fn user(

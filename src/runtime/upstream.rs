@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 
@@ -173,9 +173,17 @@ impl AgentRequest {
         identity: AgentIdentity<'_>,
     ) -> Option<Self> {
         let uri = door.uri(parts.uri.path(), parts.uri.query())?;
+        // HTTP/2 says the host in the target; the agent's framework looks for it in the header.
+        let said = parts
+            .uri
+            .authority()
+            .and_then(|host| HeaderValue::from_str(host.as_str()).ok());
         let mut request = Request::from_parts(parts, body);
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
+        if let Some(said) = said {
+            request.headers_mut().entry(HOST).or_insert(said);
+        }
         if let AgentIdentity::Session {
             token,
             verified,

@@ -14,6 +14,8 @@ pub(super) const HOP_BY_HOP: &[&str] = &[
     "transfer-encoding",
     "upgrade",
     "http2-settings",
+    // Answered by the listener once the request was let in (SECURITY R7); the far side is not asked again.
+    "expect",
 ];
 
 /// What claims an identity towards the agent, beside the token header: the front door's own and the habits of other proxies.

@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::domain::ask::{Call, Resource};
-use crate::domain::catalog::{Catalog, Effect, Operation};
+use crate::domain::catalog::{Effect, Operation};
 use crate::domain::template::PathTemplate;
 
 /// What a route matches. All present conditions must hold.
@@ -17,6 +17,8 @@ use crate::domain::template::PathTemplate;
 pub(in crate::domain) struct Matcher {
     /// Sorted numbers of operations.
     pub operations: Option<Vec<usize>>,
+    /// How the route names them, such as `mlflow.*`.
+    pub operations_text: String,
     pub resource: Option<ResourceMatcher>,
     pub methods: Vec<Method>,
     pub path: Option<PathTemplate>,
@@ -67,7 +69,7 @@ impl Matcher {
     }
 
     /// What the route matches, in the words of the configuration.
-    pub(in crate::domain) fn describe(&self, catalog: &Catalog) -> String {
+    pub(in crate::domain) fn describe(&self) -> String {
         let mut parts = Vec::new();
         if let Some(resource) = &self.resource {
             parts.push(format!(
@@ -77,16 +79,8 @@ impl Matcher {
                 if resource.prefix { "*" } else { "" }
             ));
         }
-        if let Some(operations) = &self.operations {
-            let ids: Vec<&str> = operations
-                .iter()
-                .filter_map(|i| catalog.operations().get(*i))
-                .map(|o| &*o.id)
-                .collect();
-            parts.push(match ids.as_slice() {
-                [one] => (*one).to_owned(),
-                many => format!("{} operations", many.len()),
-            });
+        if self.operations.is_some() {
+            parts.push(self.operations_text.clone());
         }
         if let Some(path) = &self.path {
             let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
