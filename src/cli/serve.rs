@@ -218,6 +218,7 @@ async fn start(
         tracing::info!(key, value, "configuration");
     }
     let running = app.start(pace);
+    running.try_app_credential();
     tracing::info!(inbound = %addresses.inbound, outbound = %addresses.outbound, admin = %addresses.admin, "serving");
     let reloader = Reloader::new(
         Arc::clone(running.proxy()),

@@ -14,7 +14,7 @@ use crate::runtime::session::Caller;
 use crate::runtime::upstream::{self, AuthorizedRequest, OutboundParts};
 
 use super::Proxy;
-use super::body::{BodyFault, Outgoing, is_senders_doing};
+use super::body::{self, BodyFault, Outgoing};
 use super::error::ProxyError;
 use super::record::RequestRecord;
 
@@ -117,14 +117,18 @@ impl Sending<'_> {
                 })
             }
             (receipt, Ok(response)) => Ok((response, credential, receipt)),
-            (receipt, Err(fault)) => Err(Failed {
-                error: if is_senders_doing(&fault) {
+            (receipt, Err(fault)) => {
+                let senders = body::is_senders_doing(&fault);
+                let error = if senders {
                     BodyFault::Broken.into()
                 } else {
                     ProxyError::Workspace(fault)
-                },
-                receipt: Some(receipt),
-            }),
+                };
+                Err(Failed {
+                    error,
+                    receipt: Some(receipt),
+                })
+            }
         }
     }
 }

@@ -16,3 +16,6 @@ mod smoke;
 
 #[cfg(test)]
 mod explain;
+
+#[cfg(test)]
+mod tls;
