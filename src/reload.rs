@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{compile_policy, policy_record};
@@ -31,48 +31,54 @@ pub struct Reloader {
     env: Env,
     /// The file that the running configuration came from.
     file: PathBuf,
+    /// Its content as it was read last.
+    seen: Digest,
+    hangups: Signal,
     /// Sections that only a restart changes, as they were at the start.
     at_start: Vec<(&'static str, String)>,
 }
 
 impl Reloader {
-    /// `None` when the configuration came from the environment alone: there is nothing to reload.
+    /// `None` when the configuration came from the environment alone: there is nothing to reload. From here on no SIGHUP is
+    /// lost.
+    ///
+    /// # Errors
+    /// When the handler of SIGHUP cannot be installed.
     pub fn new(
         proxy: Arc<Proxy>,
         admin: Arc<Admin>,
         config: &Config,
         options: LoadOptions,
         env: Env,
-    ) -> Option<Self> {
-        let file = config.source.clone()?;
-        Some(Self {
+    ) -> std::io::Result<Option<Self>> {
+        let Some(file) = config.source.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
             proxy,
             admin,
             options,
             env,
             file,
+            seen: config.digest,
+            hangups: signal(SignalKind::hangup())?,
             at_start: config.summary(),
-        })
+        }))
     }
 
     /// Watches until `stop`.
-    ///
-    /// # Errors
-    /// When the handler of SIGHUP cannot be installed.
-    pub async fn watch(self, stop: CancellationToken) -> std::io::Result<()> {
-        let mut hangups = signal(SignalKind::hangup())?;
+    pub async fn watch(mut self, stop: CancellationToken) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
-        let mut seen = self.content();
         loop {
             let forced = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = hangups.recv() => true,
+                () = stop.cancelled() => return,
+                _ = self.hangups.recv() => true,
                 _ = looks.tick() => false,
             };
-            let now = self.content();
             // A file that is being replaced is looked at again, unless somebody asked for it now.
-            if forced || (now.is_some() && now != seen) {
-                seen = now;
+            let now = self.content().unwrap_or(self.seen);
+            if forced || now != self.seen {
+                self.seen = now;
                 self.reload();
             }
         }
