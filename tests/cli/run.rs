@@ -9,11 +9,11 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use valetkey::embedded::workspace::Workspace;
 
-use crate::harness::process::{Listening, Process};
+use crate::harness::process::{Ended, Listening, Process};
 use crate::harness::web::{as_user, get, send};
 use crate::harness::{
-    ALICE, APP_SECRET_VARIABLE, BOB, Folder, config, config_without_workspace, free_port, is_alive,
-    on_loopback, token, until, within, workspace,
+    ALICE, APP_SECRET_VARIABLE, BOB, Folder, USUAL_PORTS, config, config_without_workspace,
+    free_port, is_alive, on_loopback, token, until, within, workspace,
 };
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/agent.py");
@@ -140,24 +140,26 @@ async fn input_output_and_arguments_are_the_childs() {
     assert!(ended.err.lines().any(|line| line == "err"), "{}", ended.err);
 }
 
-#[tokio::test]
-async fn the_child_is_told_of_the_sidecar_and_of_no_secret() {
+/// Variables with credentials in them.
+const SECRETS: [(&str, &str); 6] = [
+    (APP_SECRET_VARIABLE, "the-real-secret-of-the-app"),
+    ("DATABRICKS_CLIENT_SECRET", "another-real-secret"),
+    ("DATABRICKS_TOKEN", "dapi0123456789"),
+    ("DATABRICKS_PASSWORD", "a-password"),
+    ("ARM_CLIENT_SECRET", "an-azure-secret"),
+    ("INNOCENT_NAME", "x-the-real-secret-of-the-app-y"),
+];
+
+/// A child that shows its environment, and where the sidecar listened.
+async fn child_shows_its_environment() -> (Listening, Ended) {
     let folder = Folder::new();
     let mut config = config_without_workspace();
     config["app"] = json!({"client_id": "the-app", "client_secret": {"env": APP_SECRET_VARIABLE}});
     config["inbound"]["agent"] = json!("http://127.0.0.1:8765");
     folder.write_config(&config);
-    let secrets = [
-        (APP_SECRET_VARIABLE, "the-real-secret-of-the-app"),
-        ("DATABRICKS_CLIENT_SECRET", "another-real-secret"),
-        ("DATABRICKS_TOKEN", "dapi0123456789"),
-        ("DATABRICKS_PASSWORD", "a-password"),
-        ("ARM_CLIENT_SECRET", "an-azure-secret"),
-        ("INNOCENT_NAME", "x-the-real-secret-of-the-app-y"),
-    ];
     let mut command = folder.valetkey(&["run", "--", "env"]);
     command
-        .envs(secrets)
+        .envs(SECRETS)
         .env("DATABRICKS_CLIENT_ID", "the-app")
         .env("DATABRICKS_HOST", "https://real.cloud.databricks.com")
         .env("DATABRICKS_CONFIG_PROFILE", "prod")
@@ -167,7 +169,12 @@ async fn the_child_is_told_of_the_sidecar_and_of_no_secret() {
         .env("MINE", "stays");
     let mut sidecar = Process::start(command);
     let at = sidecar.listening().await;
-    let ended = sidecar.end().await.expect(0);
+    (at, sidecar.end().await.expect(0))
+}
+
+#[tokio::test]
+async fn the_child_is_told_of_the_sidecar_and_of_no_secret() {
+    let (at, ended) = child_shows_its_environment().await;
     let told = environment(&ended.out);
 
     let (outbound, admin) = (
@@ -216,7 +223,7 @@ async fn the_child_is_told_of_the_sidecar_and_of_no_secret() {
     ] {
         assert!(!told.contains_key(name), "{name} is unset, not blanked");
     }
-    ended.keeps_to_itself(&secrets.map(|(_, secret)| secret));
+    ended.keeps_to_itself(&SECRETS.map(|(_, secret)| secret));
     assert!(!ended.err.contains(local));
     ended.says(&["INNOCENT_NAME"]);
 }
@@ -376,8 +383,10 @@ async fn other_signals_are_passed_on_and_sighup_is_the_sidecars_alone() {
 #[tokio::test]
 async fn a_databricks_app_needs_no_configuration() {
     let (folder, workspace) = (Folder::new(), workspace().await);
-    // The ports are the usual ones here; another sidecar of this machine may have them for a while.
-    until("the usual ports are free", async || {
+    // Without a file the ports are the usual ones; another sidecar on this machine may have them for a while.
+    let _turn = USUAL_PORTS.lock().await;
+    let ports = "ports 9400, 9401 and 8001 are free (end what listens there)";
+    until(ports, async || {
         [USUAL_OUTBOUND, USUAL_ADMIN, USUAL_AGENT]
             .iter()
             .all(|port| std::net::TcpListener::bind(on_loopback(*port)).is_ok())
