@@ -150,7 +150,7 @@ fn subject() -> UserId {
 }
 
 fn decisions(c: &mut Criterion) {
-    let catalog = Arc::new(Catalog::built_in().expect("the catalogue"));
+    let catalog = Catalog::built_in().expect("the catalogue");
     let (subject, scopes) = (subject(), ScopeSet::parse(SCOPES.split(' ')));
     for count in [10, 1_000, 10_000] {
         let policy = compile(&routes(count), Arc::clone(&catalog), false).expect("a policy");

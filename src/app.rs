@@ -195,7 +195,6 @@ impl App {
         };
         note_start(&proxy);
         proxy.verifier.keys().warm();
-        tokio::spawn(try_app_credential(Arc::clone(&proxy)));
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
             running.stop_outbound.clone(),
@@ -307,6 +306,20 @@ impl Running {
         self.admin_tasks.close();
     }
 
+    /// Fetches one token for the app before anybody needs it, so that `/readyz` tells of a wrong secret from the start.
+    /// Without a route that always runs as the app there may never be such a call, and none is made.
+    pub fn try_app_credential(&self) {
+        let proxy = Arc::clone(&self.proxy);
+        tokio::spawn(async move {
+            let scope = proxy.snapshot.load().policy.first_app_scope();
+            if let Some(scope) = scope
+                && let Err(fault) = proxy.credentials.app().token(&ScopeSet::new([scope])).await
+            {
+                tracing::error!(%fault, "the app's credential does not work; calls that run as the app will be refused");
+            }
+        });
+    }
+
     /// Drains within the drain time, then ends.
     pub async fn stop(self) {
         self.stop_by(std::future::pending()).await;
@@ -324,17 +337,6 @@ impl Running {
             () = hurry => tracing::warn!("asked twice to stop; requests in flight are cut"),
         }
         self.finish().await;
-    }
-}
-
-/// Fetches one token for the app before anybody needs it, so that `/readyz` tells of a wrong secret from the start. Without a
-/// route that always runs as the app there may never be such a call, and none is made.
-async fn try_app_credential(proxy: Arc<Proxy>) {
-    let scope = proxy.snapshot.load().policy.first_app_scope();
-    if let Some(scope) = scope
-        && let Err(fault) = proxy.credentials.app().token(&ScopeSet::new([scope])).await
-    {
-        tracing::error!(%fault, "the app's credential does not work; calls that run as the app will be refused");
     }
 }
 

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::domain::ask::{self, Call, CallerView, FollowUpView};
-use crate::domain::catalog::{Catalog, Operation};
+use crate::domain::catalog::Operation;
 use crate::domain::identity::UserId;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::{DenyReason, Policy, Route, decide};
@@ -160,7 +160,7 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
     };
     Answer {
         route: route.map(|route| route.name.to_string()),
-        route_text: route.map(|route| place(route, policy.catalog())),
+        route_text: route.map(place),
         operation: call.operation.map(|(_, o)| o.id.to_string()),
         resources: call
             .resources
@@ -202,17 +202,13 @@ impl Answer {
     }
 }
 
-fn place(route: &Route, catalog: &Catalog) -> String {
+fn place(route: &Route) -> String {
     let line = if route.line == 0 {
         "built in".to_owned()
     } else {
         format!("line {}", route.line)
     };
-    format!(
-        "{line}: {} as {}",
-        route.describe(catalog),
-        route.run_as.as_str()
-    )
+    format!("{line}: {} as {}", route.describe(), route.run_as.as_str())
 }
 
 /// What would have to change.

@@ -51,7 +51,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
     let warnings = compile::warnings(&policy);
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
-            json!({"name": &*route.name, "line": route.line, "matches": route.describe(policy.catalog()), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
+            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
         }).collect();
         let summary: serde_json::Map<_, _> = config
             .summary()
@@ -85,7 +85,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         rows.push(vec![
             format!("{number}"),
             route.name.to_string(),
-            route.describe(policy.catalog()),
+            route.describe(),
             route.run_as.as_str().to_owned(),
             scope,
         ]);

@@ -234,6 +234,7 @@ async fn start(
     )
     .map_err(|fault| complain(&format!("cannot catch SIGHUP: {fault}"), exit::INTERNAL))?;
     let running = app.start(pace);
+    running.try_app_credential();
     tracing::info!(inbound = %addresses.inbound, outbound = %addresses.outbound, admin = %addresses.admin, "serving");
     if let Some(reloader) = reloader {
         tokio::spawn(reloader.watch(running.stop_outbound().clone()));

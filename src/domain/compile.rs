@@ -8,12 +8,13 @@ use std::sync::Arc;
 use http::Method;
 
 use super::catalog::{Catalog, Effect};
+use super::policy::index::Index;
 use super::policy::matcher::{Matcher, ResourceMatcher};
 use super::policy::{Policy, Route};
 use super::problem::{Problem, nearest};
 use super::route::{PolicyOrigin, RouteSource, RunAs};
 use super::scope::Scope;
-use super::template::{PathTemplate, Trie};
+use super::template::PathTemplate;
 
 /// The most routes a policy may have.
 pub const ROUTES_MAX: usize = 100_000;
@@ -73,6 +74,7 @@ pub fn starter(catalog: Arc<Catalog>, presigned_allowed: bool) -> Policy {
         .collect();
     let on = Matcher {
         operations: Some(operations),
+        operations_text: "every operation but those of admin effect".to_owned(),
         ..Matcher::default()
     };
     let route = Route {
@@ -98,7 +100,7 @@ pub fn warnings(policy: &Policy) -> Vec<Problem> {
         let place = |message: String| {
             Problem::new(format!("routes[{index}] ({})", route.name), message).at(route.line)
         };
-        if let Some(earlier) = seen.insert(route.describe(&policy.catalog), route) {
+        if let Some(earlier) = seen.insert(route.describe(), route) {
             found.push(
                 place(format!(
                     "never matches: route `{}` matches the same calls before it",
@@ -134,7 +136,10 @@ impl Compiler<'_> {
     fn route(&self) -> Result<Route, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut keep = |result: Result<(), Problem>| problems.extend(result.err());
-        let mut on = Matcher::default();
+        let mut on = Matcher {
+            operations_text: self.source.operation.clone().unwrap_or_default(),
+            ..Matcher::default()
+        };
         keep(self.operations().map(|found| on.operations = found));
         keep(self.resource().map(|found| on.resource = found));
         keep(self.methods().map(|found| on.methods = found));
@@ -318,42 +323,13 @@ fn build(
     catalog: Arc<Catalog>,
     presigned_allowed: bool,
 ) -> Policy {
-    let mut by_operation: Vec<Vec<u32>> = vec![Vec::new(); catalog.operations().len()];
-    let mut by_resource: HashMap<Arc<str>, HashMap<String, Vec<u32>>> = HashMap::new();
-    let mut by_prefix: HashMap<Arc<str>, Vec<u32>> = HashMap::new();
-    let mut by_path = Trie::default();
-    for (route, index) in routes.iter().zip(0u32..) {
-        match (&route.on.resource, &route.on.path, &route.on.operations) {
-            (Some(resource), _, _) if resource.prefix => by_prefix
-                .entry(Arc::clone(&resource.kind))
-                .or_default()
-                .push(index),
-            (Some(resource), _, _) => by_resource
-                .entry(Arc::clone(&resource.kind))
-                .or_default()
-                .entry(resource.id.clone())
-                .or_default()
-                .push(index),
-            (None, Some(path), _) => by_path.insert(path, index),
-            (None, None, Some(operations)) => {
-                for operation in operations {
-                    if let Some(list) = by_operation.get_mut(*operation) {
-                        list.push(index);
-                    }
-                }
-            }
-            (None, None, None) => {}
-        }
-    }
+    let index = Index::of(&routes, catalog.operations().len());
     Policy {
         catalog,
         origin,
         routes,
         presigned_allowed,
-        by_operation,
-        by_resource,
-        by_prefix,
-        by_path,
+        index,
     }
 }
 
@@ -428,14 +404,14 @@ mod tests {
         )
         .unwrap();
         let admin = catalog.named("tokens.create");
-        assert!(policy.by_operation[admin[0]].is_empty());
+        assert!(policy.index.named(admin[0]).is_empty());
         let named = compile(
             &[source(|s| s.operation = Some("tokens.create".into()))],
             catalog,
             false,
         )
         .unwrap();
-        assert_eq!(named.by_operation[admin[0]], [0]);
+        assert_eq!(named.index.named(admin[0]), [0]);
     }
 
     #[test]

@@ -4,19 +4,19 @@
 //! call it. The first matching route decides; nothing matches = denied. Knows no headers, clocks or credential values.
 //! `compile.rs` makes a [`Policy`]; `ask.rs` reads the call.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::Method;
 
+use self::index::Index;
 use self::matcher::Matcher;
 use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Resource};
 use super::catalog::{Catalog, Operation};
 use super::path::CanonicalPath;
 use super::route::{PolicyOrigin, RunAs};
 use super::scope::{Scope, ScopeSet};
-use super::template::Trie;
 
+pub(super) mod index;
 pub(super) mod matcher;
 
 /// The identity that a call runs as.
@@ -152,14 +152,7 @@ pub struct Policy {
     pub(super) origin: PolicyOrigin,
     pub(super) routes: Vec<Arc<Route>>,
     pub(super) presigned_allowed: bool,
-    /// By operation: routes that name it and no resource.
-    pub(super) by_operation: Vec<Vec<u32>>,
-    /// By resource kind and id: routes that name exactly it.
-    pub(super) by_resource: HashMap<Arc<str>, HashMap<String, Vec<u32>>>,
-    /// By resource kind: routes that name the start of an id.
-    pub(super) by_prefix: HashMap<Arc<str>, Vec<u32>>,
-    /// Raw routes by path.
-    pub(super) by_path: Trie,
+    pub(super) index: Index,
 }
 
 impl Policy {
@@ -185,13 +178,7 @@ impl Policy {
         path: &CanonicalPath,
         operation: Option<&Operation>,
     ) -> bool {
-        operation.is_some_and(Operation::reads_body)
-            || self.by_path.visit(path, &mut |index| {
-                self.route(index).is_some_and(|r| {
-                    !r.on.body.is_empty()
-                        && (r.on.methods.is_empty() || r.on.methods.contains(method))
-                })
-            })
+        operation.is_some_and(Operation::reads_body) || self.index.reads_body(method, path)
     }
 
     /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user.
@@ -228,55 +215,8 @@ impl Policy {
         route.scope.clone().or_else(named)
     }
 
-    fn route(&self, index: u32) -> Option<&Arc<Route>> {
-        self.routes.get(index as usize)
-    }
-
-    /// The first route that matches, found through the index. The answer is that of trying all in order (a property test).
     fn first(&self, call: &Call<'_>, resource: Option<&Resource<'_>>) -> Option<&Arc<Route>> {
-        let mut best = u32::MAX;
-        let mut consider = |candidates: &[u32]| {
-            for index in candidates.iter().take_while(|index| **index < best) {
-                if self
-                    .route(*index)
-                    .is_some_and(|route| route.on.matches(call, resource))
-                {
-                    best = *index;
-                    break;
-                }
-            }
-        };
-        if let Some((operation, _)) = call.operation {
-            consider(
-                self.by_operation
-                    .get(operation)
-                    .map_or(&[][..], Vec::as_slice),
-            );
-        }
-        if let Some(resource) = resource {
-            consider(
-                self.by_resource
-                    .get(resource.kind)
-                    .and_then(|ids| ids.get(&*resource.id))
-                    .map_or(&[][..], Vec::as_slice),
-            );
-            consider(
-                self.by_prefix
-                    .get(resource.kind)
-                    .map_or(&[][..], Vec::as_slice),
-            );
-        }
-        self.by_path.visit(call.path, &mut |index| {
-            if index < best
-                && self
-                    .route(index)
-                    .is_some_and(|route| route.on.matches(call, resource))
-            {
-                best = index;
-            }
-            false
-        });
-        self.route(best)
+        self.index.first(&self.routes, call, resource)
     }
 
     /// The oracle for tests: tries every route in order.
@@ -294,8 +234,8 @@ impl Policy {
 
 impl Route {
     /// What the route matches, in the words of the configuration.
-    pub fn describe(&self, catalog: &Catalog) -> String {
-        self.on.describe(catalog)
+    pub fn describe(&self) -> String {
+        self.on.describe()
     }
 }
 

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::domain::strict_json::{self, JsonFault};
-use crate::runtime::http_client::{Body, BoxError, full, read_limited};
+use crate::runtime::http_client::{Body, BoxError, SendFault, full, read_limited};
 
 /// How deep the JSON of an inspected body may be nested.
 pub const BODY_DEPTH_MAX: usize = 32;
@@ -146,6 +146,23 @@ impl Outgoing {
     }
 }
 
+/// The request's own body broke off on its way through: the sender's doing, not the far side's.
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body broke off")]
+struct BrokeOff(#[source] BoxError);
+
+/// Whether a failed exchange failed because of the request's body.
+pub fn is_senders_doing(fault: &SendFault) -> bool {
+    let mut cause = std::error::Error::source(fault);
+    while let Some(error) = cause {
+        if error.is::<BrokeOff>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// Counts data bytes and drops trailers (SECURITY R16).
 struct Counted {
     body: Body,
@@ -169,7 +186,8 @@ impl HttpBody for Counted {
                     }
                     Err(_trailers) => continue,
                 },
-                other => other,
+                Some(Err(cause)) => Some(Err(BrokeOff(cause).into())),
+                None => None,
             });
         }
     }

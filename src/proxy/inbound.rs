@@ -27,7 +27,7 @@ use crate::runtime::session::{Lease, Session, SessionFault};
 use crate::runtime::upstream::{self, AgentIdentity, AgentRequest};
 use crate::runtime::verifier::VerifyFault;
 
-use super::body::without_trailers;
+use super::body::{BodyFault, is_senders_doing, without_trailers};
 use super::error::ProxyError;
 use super::record::RequestRecord;
 use super::{Proxy, Snapshot, UserMode};
@@ -75,7 +75,11 @@ async fn serve(
             if matches!(fault, SendFault::Connect(_)) {
                 proxy.gate.lost();
             }
-            return Err(ProxyError::Agent(fault));
+            return Err(if is_senders_doing(&fault) {
+                BodyFault::Broken.into()
+            } else {
+                ProxyError::Agent(fault)
+            });
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {

@@ -19,7 +19,7 @@ use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::{self, Grant, decide};
 use crate::runtime::audit_writer::Receipt;
-use crate::runtime::http_client::Body;
+use crate::runtime::http_client::{Body, SendFault};
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::OutboundParts;
 
@@ -308,8 +308,7 @@ async fn finish(
         response = match tap::remove_member(response, member).await {
             Ok(response) => response,
             Err(cause) => {
-                let error =
-                    ProxyError::Workspace(crate::runtime::http_client::SendFault::Broken(cause));
+                let error = ProxyError::Workspace(SendFault::Broken(cause));
                 return Err(Failed {
                     error,
                     receipt: Some(receipt),

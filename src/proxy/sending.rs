@@ -9,12 +9,12 @@ use serde_json::Value;
 use crate::domain::policy::Grant;
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::credential::Credential;
-use crate::runtime::http_client::{Body, empty, full, read_limited};
+use crate::runtime::http_client::{Body, SendFault, empty, full, read_limited};
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::{self, AuthorizedRequest, OutboundParts};
 
 use super::Proxy;
-use super::body::Outgoing;
+use super::body::{self, BodyFault, Outgoing};
 use super::error::ProxyError;
 use super::record::RequestRecord;
 
@@ -108,11 +108,27 @@ impl Sending<'_> {
             .waiting(upstream::to_workspace(&self.proxy.workspace, request))
             .await
         {
+            // No upgrade ever leaves, so none may come back (SECURITY R14).
+            (receipt, Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let cause = "the workspace switched protocols unasked";
+                Err(Failed {
+                    error: ProxyError::Workspace(SendFault::Broken(cause.into())),
+                    receipt: Some(receipt),
+                })
+            }
             (receipt, Ok(response)) => Ok((response, credential, receipt)),
-            (receipt, Err(fault)) => Err(Failed {
-                error: ProxyError::Workspace(fault),
-                receipt: Some(receipt),
-            }),
+            (receipt, Err(fault)) => {
+                let senders = body::is_senders_doing(&fault);
+                let error = if senders {
+                    BodyFault::Broken.into()
+                } else {
+                    ProxyError::Workspace(fault)
+                };
+                Err(Failed {
+                    error,
+                    receipt: Some(receipt),
+                })
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -71,6 +71,8 @@ pub struct Session {
     user: Arc<User>,
     subject: UserId,
     client: Option<ClientId>,
+    /// What a session JWT says; what the session may do is in `state` and may have been narrowed since.
+    granted: ScopeSet,
     in_flight: AtomicUsize,
     state: Mutex<State>,
 }
@@ -220,8 +222,9 @@ impl SessionTable {
         token: &Arc<VerifiedToken>,
         scopes: &ScopeSet,
     ) -> Result<Opened, SessionFault> {
-        if let Some(found) = self.find_by_user_token(token)? {
-            return Ok(found);
+        let known = self.lease(&self.read(), token);
+        if let Some(lease) = known {
+            return self.found(lease, token);
         }
         self.sweep_if_full()?;
         let id = Uuid::now_v7();
@@ -238,6 +241,7 @@ impl SessionTable {
             user: Arc::new(user),
             subject: token.subject().clone(),
             client: token.client_id().cloned(),
+            granted: scopes.clone(),
             in_flight: AtomicUsize::new(0),
             state: Mutex::new(State {
                 token: Arc::clone(token),
@@ -247,8 +251,15 @@ impl SessionTable {
             }),
         });
         let local = self.local.session_token(&session, token)?;
-        let lease = Lease::new(Arc::clone(&session));
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        // Another request with this very token may have been faster.
+        if let Some(lease) = self.lease(&tables, token) {
+            return self.found(lease, token);
+        }
+        if tables.by_local.len() >= self.settings.sessions_max {
+            return Err(SessionFault::Full);
+        }
+        let lease = Lease::new(Arc::clone(&session));
         for (other, _) in tables.by_user_token.values() {
             if other.subject == session.subject && other.client == session.client {
                 let mut state = other.state();
@@ -272,48 +283,41 @@ impl SessionTable {
         })
     }
 
-    fn find_by_user_token(
-        &self,
-        token: &Arc<VerifiedToken>,
-    ) -> Result<Option<Opened>, SessionFault> {
-        let found = {
-            let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-            tables
-                .by_user_token
-                .get(&token.digest())
-                .map(|(session, _)| Arc::clone(session))
-        };
-        match found.filter(|session| session.is_live(self.clock.now(), &self.settings)) {
-            Some(session) => {
-                let local = self.local.session_token(&session, token)?;
-                Ok(Some(Opened {
-                    lease: Lease::new(session),
-                    token: local,
-                    fresh: false,
-                }))
-            }
-            None => Ok(None),
-        }
+    /// Taken under the lock of the tables, so that no sweep comes between the look and the lease.
+    fn lease(&self, tables: &Tables, token: &VerifiedToken) -> Option<Lease> {
+        let (session, _) = tables.by_user_token.get(&token.digest())?;
+        let live = session.is_live(self.clock.now(), &self.settings);
+        live.then(|| Lease::new(Arc::clone(session)))
+    }
+
+    fn found(&self, lease: Lease, token: &VerifiedToken) -> Result<Opened, SessionFault> {
+        Ok(Opened {
+            token: self.local.session_token(&lease.session, token)?,
+            lease,
+            fresh: false,
+        })
     }
 
     /// A live session by what the agent holds.
     pub fn find(&self, presented: &str) -> Option<Arc<Session>> {
-        let digest = Digest::of(&[presented.as_bytes()]);
-        let session = self
-            .tables
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_local
-            .get(&digest)
-            .cloned()?;
-        session
-            .is_live(self.clock.now(), &self.settings)
-            .then_some(session)
+        self.look_up(presented, |session| session)
     }
 
     /// A live session that came back from loopback, kept alive for that request too (PRODUCT 5.3).
     pub fn rejoin(&self, presented: &str) -> Option<Lease> {
-        self.find(presented).map(Lease::new)
+        self.look_up(presented, Lease::new)
+    }
+
+    fn look_up<T>(&self, presented: &str, take: impl FnOnce(Arc<Session>) -> T) -> Option<T> {
+        let digest = Digest::of(&[presented.as_bytes()]);
+        let tables = self.read();
+        let session = tables.by_local.get(&digest)?;
+        let live = session.is_live(self.clock.now(), &self.settings);
+        live.then(|| take(Arc::clone(session)))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whoever presents this local token; `None` when it is neither a live session nor the app's.
@@ -352,13 +356,9 @@ impl SessionTable {
         ended
     }
 
-    /// The number of live sessions, and of sessions that are in use by a request.
+    /// The number of sessions that have not been swept out.
     pub fn len(&self) -> usize {
-        self.tables
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .by_local
-            .len()
+        self.read().by_local.len()
     }
 
     /// Whether nobody has a session.

@@ -22,6 +22,7 @@ use valetkey::proxy::Proxy;
 use valetkey::proxy::admin::Addresses;
 use valetkey::proxy::local_oidc::LocalClient;
 use valetkey::runtime::agent_gate::{AgentState, ProbePace};
+use valetkey::runtime::app_tokens::AppTokenStatus;
 
 pub mod agent;
 pub mod client;
@@ -48,6 +49,11 @@ pub const LOCAL_SECRET: &str = "local-canary-19c4e7aa52d84f3b";
 pub const ALICE: &str = "alice@example.com";
 /// The second user.
 pub const BOB: &str = "bob@example.com";
+/// The app's credential, where the platform puts it.
+pub const ENVIRONMENT: [(&str, &str); 2] = [
+    ("DATABRICKS_CLIENT_ID", APP_ID),
+    ("DATABRICKS_CLIENT_SECRET", APP_SECRET),
+];
 /// What users' tokens hold unless a test says otherwise.
 pub const USER_SCOPES: &str =
     "sql genie model-serving vector-search files iam.current-user:read workspace.workspace";
@@ -64,6 +70,10 @@ pub struct TestOptions {
     pub before: fn(&Workspace),
     /// Another address than the echo agent's, as `host:port`.
     pub agent: Option<String>,
+    /// Another place for calls than the workspace, which stays the issuer.
+    pub workspace_at: Option<String>,
+    /// What the configuration's environment holds.
+    pub environment: Vec<(&'static str, &'static str)>,
     /// Whether `with_app` waits until the agent was reached.
     pub await_agent: bool,
     /// Whether the audit chain must verify at the end; tests that break the file say no.
@@ -78,6 +88,8 @@ impl Default for TestOptions {
             workspace: WorkspaceOptions::default(),
             before: |_| {},
             agent: None,
+            workspace_at: None,
+            environment: ENVIRONMENT.to_vec(),
             await_agent: true,
             audit_is_good: true,
         }
@@ -147,6 +159,7 @@ pub struct TestApp {
     running: Mutex<Option<Running>>,
     log: LogMark,
     audit_is_good: bool,
+    token_requests_of_start: u64,
     directory: TempDir,
 }
 
@@ -183,7 +196,17 @@ impl TestApp {
             merge(&mut text, json!({"routes": routes}));
         }
         merge(&mut text, options.config);
-        let config = Config::parse(&text.to_string(), None, &environment())?;
+        if let Some(host) = options.workspace_at {
+            let (issuer, url) = (workspace.issuer(), workspace.url());
+            let jwks_uri = format!("{url}/oidc/jwks.json");
+            let token_endpoint = format!("{url}/oidc/v1/token");
+            merge(
+                &mut text,
+                json!({"workspace": {"host": host, "issuer": issuer, "jwks_uri": jwks_uri, "token_endpoint": token_endpoint}}),
+            );
+        }
+        let environment = Env::from_iter(options.environment);
+        let config = Config::parse(&text.to_string(), None, &environment)?;
         let audit_file = config.audit.file.clone();
         let running = bind(&config, &clock).await?.start(ProbePace::CHILD);
         agent.calls_through(running.addresses().outbound);
@@ -192,10 +215,16 @@ impl TestApp {
             let settled = within("the agent is reached", proxy.gate.settled()).await;
             assert_eq!(settled, AgentState::Ready);
         }
+        // The credential is tried once at the start, where a route needs it.
+        let needed = proxy.snapshot.load().policy.first_app_scope().is_some();
+        let tried = || !needed || proxy.credentials.app().status() != AppTokenStatus::Untried;
+        until("the app's credential was tried", tried).await;
+        let token_requests_of_start = workspace.control().token_requests();
         Ok(Self {
             workspace,
             agent,
             clock,
+            token_requests_of_start,
             addresses: running.addresses(),
             audit_file,
             proxy,
@@ -318,6 +347,11 @@ impl TestApp {
         calls
     }
 
+    /// How often the token endpoint was asked since the start.
+    pub fn token_requests(&self) -> u64 {
+        self.control().token_requests() - self.token_requests_of_start
+    }
+
     /// What a running sidecar may be asked, such as to begin its drain.
     pub fn with_running<T>(&self, ask: impl FnOnce(&Running) -> T) -> T {
         let running = self.running.lock().unwrap();
@@ -388,10 +422,7 @@ pub async fn bind(config: &Config, clock: &Arc<ManualClock>) -> Result<App, Vec<
 
 /// The environment the configuration is read with.
 pub fn environment() -> Env {
-    Env::from_iter([
-        ("DATABRICKS_CLIENT_ID", APP_ID),
-        ("DATABRICKS_CLIENT_SECRET", APP_SECRET),
-    ])
+    Env::from_iter(ENVIRONMENT)
 }
 
 fn app_credential() -> AppCredential {

@@ -8,7 +8,12 @@ mod harness;
 #[cfg(test)]
 mod inbound;
 #[cfg(test)]
+mod outbound;
+#[cfg(test)]
 mod smoke;
 
 #[cfg(test)]
 mod explain;
+
+#[cfg(test)]
+mod tls;

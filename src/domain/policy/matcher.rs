@@ -2,13 +2,14 @@
 //!
 //! Knows neither the order of routes nor who calls. `compile.rs` makes it, `policy.rs` asks it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
 use serde_json::Value;
 
 use crate::domain::ask::{Call, Resource};
-use crate::domain::catalog::{Catalog, Effect, Operation};
+use crate::domain::catalog::{Effect, Operation};
 use crate::domain::template::PathTemplate;
 
 /// What a route matches. All present conditions must hold.
@@ -16,6 +17,8 @@ use crate::domain::template::PathTemplate;
 pub(in crate::domain) struct Matcher {
     /// Sorted numbers of operations.
     pub operations: Option<Vec<usize>>,
+    /// How the route names them, such as `mlflow.*`.
+    pub operations_text: String,
     pub resource: Option<ResourceMatcher>,
     pub methods: Vec<Method>,
     pub path: Option<PathTemplate>,
@@ -66,7 +69,7 @@ impl Matcher {
     }
 
     /// What the route matches, in the words of the configuration.
-    pub(in crate::domain) fn describe(&self, catalog: &Catalog) -> String {
+    pub(in crate::domain) fn describe(&self) -> String {
         let mut parts = Vec::new();
         if let Some(resource) = &self.resource {
             parts.push(format!(
@@ -76,16 +79,8 @@ impl Matcher {
                 if resource.prefix { "*" } else { "" }
             ));
         }
-        if let Some(operations) = &self.operations {
-            let ids: Vec<&str> = operations
-                .iter()
-                .filter_map(|i| catalog.operations().get(*i))
-                .map(|o| &*o.id)
-                .collect();
-            parts.push(match ids.as_slice() {
-                [one] => (*one).to_owned(),
-                many => format!("{} operations", many.len()),
-            });
+        if self.operations.is_some() {
+            parts.push(self.operations_text.clone());
         }
         if let Some(path) = &self.path {
             let methods: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
@@ -133,12 +128,17 @@ impl ResourceMatcher {
 }
 
 fn member_is(body: Option<&Value>, key: &str, allowed: &[String]) -> bool {
-    match body.and_then(|b| b.get(key)) {
-        Some(Value::String(text)) => allowed.iter().any(|a| a == text),
-        Some(Value::Number(number)) => allowed.contains(&number.to_string()),
-        Some(Value::Bool(flag)) => allowed
-            .iter()
-            .any(|a| a == if *flag { "true" } else { "false" }),
-        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    let value = body.and_then(|body| body.get(key)).and_then(member_text);
+    value.is_some_and(|value| allowed.iter().any(|one| **one == *value))
+}
+
+/// A member's value as the configuration spells it; containers and `null` have no spelling and match nothing.
+pub(super) fn member_text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }

@@ -374,22 +374,24 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
         prop_oneof![
             "sql_warehouse/w[12]",
             "sql_warehouse/w\\*",
+            "sql_warehouse/(w1|wü|w)\\*",
+            "sql_warehouse/\\*",
             "serving_endpoint/m[12]",
             "serving_endpoint/\\*"
         ]
-        .prop_map(|r| (Some(r), None, None, None)),
+        .prop_map(|r| (Some(r), None, None, BTreeMap::new())),
         prop_oneof![
             "sql\\.\\*",
             "sql\\.statements\\.execute",
             "serving\\.\\*",
             "\\*"
         ]
-        .prop_map(|o| (None, Some(o), None, None)),
+        .prop_map(|o| (None, Some(o), None, BTreeMap::new())),
         ("sql_warehouse/w[12]", "sql\\.statements\\.\\*").prop_map(|(r, o)| (
             Some(r),
             Some(o),
             None,
-            None
+            BTreeMap::new()
         )),
         (
             prop_oneof![
@@ -397,7 +399,11 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
                 "/api/2\\.0/sql/statements",
                 "/serving-endpoints/\\{x\\}/invocations"
             ],
-            prop::option::of("w[12]")
+            prop::collection::btree_map(
+                "warehouse_id|model|count|flag",
+                prop::collection::vec("w[12]|m1|7|true", 0..3),
+                0..3
+            )
         )
             .prop_map(|(p, b)| (None, None, Some(p), b)),
     ];
@@ -407,17 +413,14 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
             r.operation = operation;
             r.path = path;
             r.scope = r.path.as_ref().map(|_| "sql".into());
-            r.body = body
-                .into_iter()
-                .map(|b| ("warehouse_id".to_owned(), vec![b]))
-                .collect();
+            r.body = body;
         })
     })
 }
 
 proptest! {
     #[test]
-    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..6, id in "w[123]|m[12]") {
+    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..6, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
         let policy = compile(&routes, catalog(), false).unwrap();
         let (method, target, kind) = [
             (Method::POST, "/api/2.0/sql/statements", Some("sql_warehouse")),
@@ -428,7 +431,7 @@ proptest! {
             (Method::POST, "/api/2.0/token/create", None),
         ][which].clone();
         let path = CanonicalPath::parse(target).unwrap();
-        let body = json!({"warehouse_id": id, "model": id});
+        let body = json!({"warehouse_id": id, "model": id, "count": 7, "flag": flag});
         let resources: Vec<Resource<'_>> = kind.into_iter().map(|kind| Resource { kind, id: Cow::Borrowed(&id) }).collect();
         let operation = policy.catalog().find(&method, &path);
         let call = Call { method: &method, path: &path, body: Some(&body), caller: CallerView::App, operation, resources: &resources, follow_up: &FollowUpView::None };

@@ -48,7 +48,7 @@ impl LocalTokens {
         match &self.jwt {
             None => Ok(self.derive(SESSION_PREFIX, &[b"session", session.id.as_bytes()])),
             Some(jwt) => jwt
-                .sign(session.id, token, &session.scopes())
+                .sign(session.id, token, &session.granted)
                 .map_err(|_| SessionFault::Sign),
         }
     }

@@ -215,3 +215,40 @@ async fn a_jwt_session_is_one_token_that_its_own_key_verifies() {
     assert_eq!(claims["scope"], "sql");
     assert_eq!(claims["iss"], "http://127.0.0.1:9400/oidc");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_jwt_stays_the_same_when_a_newer_token_narrows_the_session() {
+    let Fixture { table, .. } = fixture(SessionFormat::Jwt, 100);
+    let older = token("alice", 3600);
+    let first = table.open(&older, &scopes("sql genie")).unwrap();
+    let newer = table.open(&token("alice", 7200), &scopes("sql")).unwrap();
+    assert_eq!(first.lease.session().scopes(), scopes("sql"));
+    let again = table.open(&older, &scopes("sql genie")).unwrap();
+    assert_eq!(again.token.expose(), first.token.expose());
+    assert!(table.find(again.token.expose()).is_some());
+    drop(newer);
+}
+
+#[tokio::test]
+async fn requests_that_race_with_one_user_token_share_one_session() {
+    let table = Arc::new(opaque().table);
+    let alice = token("alice", 3600);
+    for _ in 0..50 {
+        let gate = Arc::new(std::sync::Barrier::new(4));
+        let racing: Vec<_> = (0..4)
+            .map(|_| {
+                let (table, alice, gate) =
+                    (Arc::clone(&table), Arc::clone(&alice), Arc::clone(&gate));
+                std::thread::spawn(move || {
+                    gate.wait();
+                    table.open(&alice, &scopes("sql")).unwrap().fresh
+                })
+            })
+            .collect();
+        let fresh = racing.into_iter().map(|one| one.join().unwrap());
+        assert_eq!(fresh.filter(|fresh| *fresh).count(), 1);
+        assert_eq!(table.len(), 1);
+        table.tables.write().unwrap().by_local.clear();
+        table.tables.write().unwrap().by_user_token.clear();
+    }
+}

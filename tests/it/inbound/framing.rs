@@ -198,7 +198,7 @@ async fn bodies_with_bad_chunks_never_count_as_whole() {
                      GET /smuggled HTTP/1.1\r\nHost: a\r\nX-Forwarded-Access-Token: {token}\r\n\r\n"
                 ))
                 .await;
-            assert!(raw.answers() <= 1 && raw.status() != 200, "{bad:?}: {}", raw.text());
+            assert!(raw.answers() <= 1 && matches!(raw.status(), 0 | 400), "{bad:?}: {}", raw.text());
         }
         for got in app.agent.received() {
             assert!(!got.complete, "{}", got.target);
