@@ -334,17 +334,21 @@ impl Running {
         });
     }
 
-    /// `serve`: drains within the drain time, then ends.
+    /// Drains within the drain time, then ends.
     pub async fn stop(self) {
+        self.stop_by(std::future::pending()).await;
+    }
+
+    /// `serve`: the same, but ends at once when `hurry` completes.
+    pub async fn stop_by(self, hurry: impl Future<Output = ()>) {
         self.stop_inbound.cancel();
-        if tokio::time::timeout(self.drain_time, self.drained())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
+        tokio::select! {
+            () = self.drained() => {}
+            () = tokio::time::sleep(self.drain_time) => tracing::warn!(
                 seconds = self.drain_time.as_secs(),
                 "the drain time is over; requests in flight are cut"
-            );
+            ),
+            () = hurry => tracing::warn!("asked twice to stop; requests in flight are cut"),
         }
         self.finish().await;
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{compile_policy, policy_record};
@@ -20,8 +20,9 @@ use crate::domain::secret::Digest;
 use crate::proxy::admin::Admin;
 use crate::proxy::{Proxy, Snapshot};
 
-/// How often the file's content is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the file's content is looked at. A change is taken at the second look that sees it: a file that is being
+/// written may be empty or cut for a moment, and without its `routes` it would mean the starter policy.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a reload needs.
 pub struct Reloader {
@@ -31,48 +32,53 @@ pub struct Reloader {
     env: Env,
     /// The file that the running configuration came from.
     file: PathBuf,
+    content: Settling,
+    hangups: Signal,
     /// Sections that only a restart changes, as they were at the start.
     at_start: Vec<(&'static str, String)>,
 }
 
 impl Reloader {
-    /// `None` when the configuration came from the environment alone: there is nothing to reload.
+    /// `None` when the configuration came from the environment alone: there is nothing to reload. From here on no SIGHUP is
+    /// lost.
+    ///
+    /// # Errors
+    /// When the handler of SIGHUP cannot be installed.
     pub fn new(
         proxy: Arc<Proxy>,
         admin: Arc<Admin>,
         config: &Config,
         options: LoadOptions,
         env: Env,
-    ) -> Option<Self> {
-        let file = config.source.clone()?;
-        Some(Self {
+    ) -> std::io::Result<Option<Self>> {
+        let Some(file) = config.source.clone() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
             proxy,
             admin,
             options,
             env,
             file,
+            content: Settling::new(config.digest),
+            hangups: signal(SignalKind::hangup())?,
             at_start: config.summary(),
-        })
+        }))
     }
 
     /// Watches until `stop`.
-    ///
-    /// # Errors
-    /// When the handler of SIGHUP cannot be installed.
-    pub async fn watch(self, stop: CancellationToken) -> std::io::Result<()> {
-        let mut hangups = signal(SignalKind::hangup())?;
+    pub async fn watch(mut self, stop: CancellationToken) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
-        let mut seen = self.content();
         loop {
             let forced = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = hangups.recv() => true,
+                () = stop.cancelled() => return,
+                _ = self.hangups.recv() => true,
                 _ = looks.tick() => false,
             };
-            let now = self.content();
-            // A file that is being replaced is looked at again, unless somebody asked for it now.
-            if forced || (now.is_some() && now != seen) {
-                seen = now;
+            // A file that is gone for a moment is being replaced.
+            let changed = std::fs::read(&self.file)
+                .is_ok_and(|bytes| self.content.looked(Digest::of(&[&bytes]), forced));
+            if forced || changed {
                 self.reload();
             }
         }
@@ -122,12 +128,6 @@ impl Reloader {
         }
     }
 
-    fn content(&self) -> Option<Digest> {
-        std::fs::read(&self.file)
-            .ok()
-            .map(|bytes| Digest::of(&[&bytes]))
-    }
-
     fn warn_of_restart(&self, config: &Config) {
         let changed: Vec<&str> = config
             .summary()
@@ -142,5 +142,60 @@ impl Reloader {
                 "these changes take effect at a restart; routes, users.scopes and outbound.presigned are in force now"
             );
         }
+    }
+}
+
+/// Tells a content that stays from one that is being written.
+struct Settling {
+    /// In force, or refused.
+    known: Digest,
+    /// Seen once.
+    candidate: Option<Digest>,
+}
+
+impl Settling {
+    fn new(known: Digest) -> Self {
+        Self {
+            known,
+            candidate: None,
+        }
+    }
+
+    /// Whether `now` is to be loaded. What is loaded because somebody asked for it now counts as known.
+    fn looked(&mut self, now: Digest, forced: bool) -> bool {
+        let settled = forced || self.candidate == Some(now);
+        let is_new = now != self.known;
+        self.candidate = (is_new && !settled).then_some(now);
+        if settled {
+            self.known = now;
+        }
+        is_new && settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_content_that_is_seen_twice_in_a_row_is_a_change() {
+        let [old, cut, new] = [b"old", b"cut", b"new"].map(|text| Digest::of(&[text]));
+        let mut content = Settling::new(old);
+        let loaded = [old, cut, new, new, new, cut, new, old, old, old];
+        let loaded = loaded.map(|now| content.looked(now, false));
+        let expected = [
+            false, false, false, true, false, false, false, false, true, false,
+        ];
+        assert_eq!(loaded, expected);
+    }
+
+    #[test]
+    fn what_was_loaded_on_demand_is_not_loaded_again() {
+        let [old, new] = [b"old", b"new"].map(|text| Digest::of(&[text]));
+        let mut content = Settling::new(old);
+        assert!(!content.looked(new, false));
+        assert!(content.looked(new, true));
+        assert!(!content.looked(new, false));
+        assert!(!content.looked(new, false));
     }
 }

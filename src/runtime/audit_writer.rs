@@ -179,6 +179,12 @@ impl AuditWriter {
     ) -> Result<Self, AuditFault> {
         let shared = Arc::new(Shared::new(settings, &resumed.chain, metrics));
         for gap in resumed.gaps {
+            let reason = gap.reason.as_ref().map(Text::as_str);
+            tracing::error!(
+                reason,
+                lost = gap.lost,
+                "the audit log of earlier runs is not whole; see: valetkey audit verify"
+            );
             shared.note(gap);
         }
         let engine = engine::Engine::new(Arc::clone(&shared), settings, sink, resumed.chain, clock);
