@@ -45,6 +45,11 @@ impl Reloader {
         env: Env,
     ) -> Option<Self> {
         let file = config.source.clone()?;
+        // Named from now on: a default file that is gone for a moment must not mean "no file, the starter policy".
+        let options = LoadOptions {
+            config: Some(file.clone()),
+            ..options
+        };
         Some(Self {
             proxy,
             admin,
