@@ -65,7 +65,7 @@ async fn serve(
         ask_for_websocket(&mut parts.headers);
     }
     correlate(&mut parts.headers, record.request_id());
-    let request = agent_request(proxy, parts, body, &admitted)?;
+    let request = agent_request(proxy, &snapshot, parts, body, &admitted)?;
     let mut response = match record
         .waiting(upstream::to_agent(&proxy.agent, request))
         .await
@@ -200,10 +200,7 @@ fn verify_error(fault: VerifyFault) -> ProxyError {
 }
 
 fn downscope(snapshot: &Snapshot, verified: &VerifiedToken) -> Result<ScopeSet, ProxyError> {
-    let scopes = snapshot.ceiling.as_ref().map_or_else(
-        || verified.scopes().clone(),
-        |ceiling| verified.scopes().meet(ceiling),
-    );
+    let scopes = snapshot.under_ceiling(verified.scopes());
     let useless = !snapshot.user_scopes.is_empty() && scopes.meet(&snapshot.user_scopes).is_empty();
     if useless {
         Err(ProxyError::NoScopes)
@@ -214,6 +211,7 @@ fn downscope(snapshot: &Snapshot, verified: &VerifiedToken) -> Result<ScopeSet, 
 
 fn agent_request(
     proxy: &Proxy,
+    snapshot: &Snapshot,
     parts: Parts,
     body: Body,
     admitted: &Admitted,
@@ -226,7 +224,8 @@ fn agent_request(
         }
         Admitted::User(user) => {
             let session = user.lease.session();
-            let (verified, scopes) = (session.token(), session.scopes().to_string());
+            let verified = session.token();
+            let scopes = snapshot.under_ceiling(&session.scopes()).to_string();
             let identity = VerifiedIdentity {
                 user: verified.subject().as_str(),
                 email: verified.email().map(|email| email.as_str()),
