@@ -356,6 +356,18 @@ impl SessionTable {
         ended
     }
 
+    /// Ends every session and returns them, for the audit log.
+    pub fn end_all(&self) -> Vec<Arc<Session>> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.by_user_token.clear();
+        self.metrics.sessions(0);
+        tables
+            .by_local
+            .drain()
+            .map(|(_, session)| session)
+            .collect()
+    }
+
     /// The number of sessions that have not been swept out.
     pub fn len(&self) -> usize {
         self.read().by_local.len()
