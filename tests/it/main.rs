@@ -17,3 +17,6 @@ mod explain;
 
 #[cfg(test)]
 mod tls;
+
+#[cfg(test)]
+mod regressions;
