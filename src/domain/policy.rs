@@ -260,7 +260,7 @@ pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
     if !policy.presigned_allowed
         && call
             .operation
-            .is_some_and(|(_, operation)| operation.presigned)
+            .is_some_and(|(_, operation)| operation.hands_out_urls(call.body))
     {
         return Err(plain(DenyReason::Presigned));
     }
