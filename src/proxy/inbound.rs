@@ -161,14 +161,15 @@ async fn admit(
     if proxy.settings.user == UserMode::None {
         return Ok(Admitted::Anonymous);
     }
-    let scopes = downscope(snapshot, &verified)?;
-    let opened = proxy
-        .sessions
-        .open(&verified, &scopes)
-        .map_err(|fault| match fault {
-            SessionFault::Full => ProxyError::SessionsFull,
-            SessionFault::Sign => ProxyError::Internal("a session token could not be signed"),
-        })?;
+    let opened = downscope(snapshot, &verified)
+        .and_then(|scopes| {
+            proxy
+                .sessions
+                .open(&verified, &scopes)
+                .map_err(session_error)
+        })
+        // Refused for what the user holds, not for who it is: the record names the user.
+        .inspect_err(|_| record.by(User::of(&verified)))?;
     let session = opened.lease.session();
     record.on_behalf_of(session.user(), session.label());
     if opened.fresh {
@@ -196,6 +197,13 @@ fn verify_error(fault: VerifyFault) -> ProxyError {
     match fault {
         VerifyFault::Token(fault) => ProxyError::Token(fault),
         VerifyFault::Keys(fault) => ProxyError::Issuer(fault.to_string()),
+    }
+}
+
+fn session_error(fault: SessionFault) -> ProxyError {
+    match fault {
+        SessionFault::Full => ProxyError::SessionsFull,
+        SessionFault::Sign => ProxyError::Internal("a session token could not be signed"),
     }
 }
 

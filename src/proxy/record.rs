@@ -137,6 +137,11 @@ impl RequestRecord {
         self.base.session = Some(Text::Shared(Arc::clone(session)));
     }
 
+    /// Notes the user of a request that has no session (yet).
+    pub fn by(&mut self, user: User) {
+        self.base.user = Some(Arc::new(user));
+    }
+
     /// Notes what the call touches.
     pub fn touches(&mut self, operation: Option<&Arc<str>>, resources: &[Resource<'_>]) {
         self.base.operation = operation.map(|id| Text::Shared(Arc::clone(id)));

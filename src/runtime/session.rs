@@ -228,17 +228,10 @@ impl SessionTable {
         }
         self.sweep_if_full()?;
         let id = Uuid::now_v7();
-        let user = User {
-            sub: token.subject().clone(),
-            email: token.email().cloned(),
-            verified: true,
-            client_id: token.client_id().cloned(),
-            token_id: Some(token.token_id().to_owned().into()),
-        };
         let session = Arc::new(Session {
             id,
             label: id.to_string().into(),
-            user: Arc::new(user),
+            user: Arc::new(User::of(token)),
             subject: token.subject().clone(),
             client: token.client_id().cloned(),
             granted: scopes.clone(),

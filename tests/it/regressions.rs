@@ -7,10 +7,11 @@ use serde_json::json;
 use valetkey::config::{Config, Env, LoadOptions};
 use valetkey::domain::route::PolicyOrigin;
 use valetkey::embedded::control::{Fault, Place};
+use valetkey::embedded::world::WAREHOUSE;
 use valetkey::reload::Reloader;
 
 use crate::harness::raw::RawServer;
-use crate::harness::{APP_ID, APP_SECRET, TestApp, TestOptions, until, with_app, within};
+use crate::harness::{ALICE, APP_ID, APP_SECRET, TestApp, TestOptions, until, with_app, within};
 
 const ECHO: &str = "/api/2.0/embedded/echo";
 const ME: &str = "/api/2.0/preview/scim/v2/Me";
@@ -241,6 +242,56 @@ async fn names_that_some_reader_folds_into_an_identity_reach_nobody() {
         {
             assert!(workspace.header(name).is_empty(), "{name} left");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_known_and_refused_is_named_in_the_record() {
+    with_app(open(), async |app| {
+        let token = app.token(ALICE, "clusters", 3600);
+        let answer = app.inbound().get("/echo").user(&token).fetch().await;
+        assert_eq!((answer.status, answer.reason()), (403, Some("no_scopes")));
+        let record = app
+            .audit_has("the denial", |r| r["reason"] == "no_scopes")
+            .await;
+        assert_eq!(record["user"]["sub"], ALICE, "{record}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn results_by_storage_link_bypass_the_sidecar_and_are_refused() {
+    let routes = json!([{"name": "sql", "operation": "sql.*", "as": "user"}]);
+    for (presigned, refused) in [("refuse", true), ("allow", false)] {
+        let options = TestOptions::routes(routes.clone());
+        let options = options.with(json!({"outbound": {"presigned": presigned}}));
+        with_app(options, async |app| {
+            let session = app.session(&app.alice()).await;
+            for (member, value, links) in [
+                ("disposition", "INLINE", false),
+                ("disposition", "EXTERNAL_LINKS", true),
+                ("Disposition", "EXTERNAL_LINKS", true),
+            ] {
+                let body =
+                    json!({"warehouse_id": WAREHOUSE, "statement": "select 1", member: value});
+                let ask = app.outbound().post("/api/2.0/sql/statements");
+                let answer = ask.bearer(&session).json(&body).fetch().await;
+                let expected = (links && refused).then_some("presigned_refused");
+                assert_eq!(answer.reason(), expected, "{body}");
+            }
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_command_in_a_denial_can_be_pasted_whatever_the_agent_asked() {
+    with_app(open(), async |app| {
+        let session = app.session(&app.alice()).await;
+        let ask = app.outbound().get("/api/$(reboot)/it's").bearer(&session);
+        let message = ask.fetch().await.json()["message"].to_string();
+        assert!(message.contains("GET '/api/$(reboot)/it'"), "{message}");
     })
     .await;
 }
