@@ -76,7 +76,8 @@ pub fn files_of(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     for path in paths.iter().filter(|path| !is_companion(path)) {
         let named = log_files(path).map_err(|cause| about(path, &cause))?;
         if named.is_empty() {
-            return Err(about(path, &io::ErrorKind::NotFound.into()));
+            let missing = io::Error::new(io::ErrorKind::NotFound, "there is no such audit log");
+            return Err(about(path, &missing));
         }
         files.extend(named);
     }

@@ -3,7 +3,10 @@
 //! Everything is the real thing but the workspace; the agent in `demo/agent.rs` knows no secret. The configuration is written
 //! to a folder, so that every other command can be tried on it.
 
-use std::io::Write;
+use std::fs::DirBuilder;
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +31,10 @@ const TOKEN_LIFE: Duration = Duration::from_secs(8 * 3600);
 /// What the front door's tokens carry in the demo.
 const TOKEN_SCOPES: &str =
     "sql genie files model-serving vector-search iam.current-user:read iam.access-control:read";
-/// The listeners of a demo that stays, so that the printed lines can be typed again.
-const PORTS: [(&str, u16); 3] = [("inbound", 8000), ("outbound", 9400), ("admin", 9401)];
+/// Inbound, outbound and admin of a demo that stays, so that the printed lines can be typed again.
+const USUAL_PORTS: [u16; 3] = [8000, 9400, 9401];
+/// Folders of earlier demos with the same process id that are passed over.
+const FOLDERS_MAX: u32 = 100;
 
 /// Runs the demo; without `once` it stays up until it is interrupted.
 ///
@@ -47,7 +52,11 @@ pub async fn run(once: bool, out: &mut impl Write) -> Result<(), String> {
         let _ = tokio::signal::ctrl_c().await;
     }
     stage.running.stop().await;
-    written.map_err(|fault| format!("the demo broke off: {fault}"))
+    match written {
+        // A reader that has gone (`| head`) has all it wants.
+        Err(fault) if fault.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|fault| format!("the demo broke off: {fault}")),
+    }
 }
 
 /// A running demo.
@@ -69,38 +78,33 @@ impl Stage {
         let agent = Agent::bind()
             .await
             .map_err(|fault| format!("the sample agent did not start: {fault}"))?;
-        let text = configuration(&workspace, &folder, agent.address());
         let path = folder.join("valetkey.yaml");
-        std::fs::write(&path, &text)
-            .map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
+        let text = |listeners| configuration(&workspace, &folder, agent.address(), listeners);
         let env: Env = [(
             "DEMO_CLIENT_SECRET".to_owned(),
             workspace.app().client_secret.expose().to_owned(),
         )]
         .into_iter()
         .collect();
-        let config = |text: &str| {
-            Config::parse(text, Some(&path), &env).map_err(|problems| lines(&problems))
-        };
-        let bind = async |config: Config| {
+        let bind = async |listeners| {
+            let config = Config::parse(&text(listeners), Some(&path), &env)?;
             App::bind(&config, Some(local.clone()), Arc::new(SystemClock)).await
         };
         // With `--once` nobody will type an address, and where the usual ports are taken any port does.
-        let free = PORTS.iter().fold(text.clone(), |text, (_, port)| {
-            text.replace(&format!("127.0.0.1:{port}"), "127.0.0.1:0")
-        });
         let first = if once {
             Err(Vec::new())
         } else {
-            bind(config(&text)?).await
+            bind(USUAL_PORTS).await
         };
         let app = match first {
             Ok(app) => app,
-            Err(_) => bind(config(&free)?)
-                .await
-                .map_err(|problems| lines(&problems))?,
+            Err(_) => bind([0; 3]).await.map_err(|problems| lines(&problems))?,
         };
         let addresses = app.addresses();
+        // The file names the ports that are in use, so that other commands find them.
+        let bound = [addresses.inbound, addresses.outbound, addresses.admin].map(|at| at.port());
+        std::fs::write(&path, text(bound))
+            .map_err(|fault| format!("cannot write {}: {fault}", path.display()))?;
         agent.serve(addresses.outbound, local);
         let running = app.start(ProbePace::CHILD);
         running.proxy().gate.settled().await;
@@ -176,15 +180,34 @@ impl Stage {
 
 /// A folder of this run's own, for the configuration and the audit log.
 fn folder() -> Result<PathBuf, String> {
-    let folder = std::env::temp_dir().join(format!("valetkey-demo-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)
-        .map_err(|fault| format!("cannot make {}: {fault}", folder.display()))?;
-    Ok(folder)
+    let (parent, id) = (std::env::temp_dir(), std::process::id());
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    // What is already there may be another user's: it is never written to.
+    for number in 0..FOLDERS_MAX {
+        let folder = match number {
+            0 => parent.join(format!("valetkey-demo-{id}")),
+            number => parent.join(format!("valetkey-demo-{id}-{number}")),
+        };
+        match builder.create(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(fault) if fault.kind() == ErrorKind::AlreadyExists => {}
+            Err(fault) => return Err(format!("cannot make {}: {fault}", folder.display())),
+        }
+    }
+    Err(format!(
+        "remove the folders valetkey-demo-{id}* in {}: there are too many",
+        parent.display()
+    ))
 }
 
-fn configuration(workspace: &Workspace, folder: &Path, agent: std::net::SocketAddr) -> String {
+fn configuration(
+    workspace: &Workspace,
+    folder: &Path,
+    agent: SocketAddr,
+    [inbound, outbound, admin]: [u16; 3],
+) -> String {
     use crate::embedded::world::{CHAT_ENDPOINT, INDEX, WAREHOUSE};
-    let [(_, inbound), (_, outbound), (_, admin)] = PORTS;
     let (host, id, audit) = (
         workspace.url(),
         workspace.workspace_id(),

@@ -44,7 +44,7 @@ pub struct Explain {
 
 /// Validates and prints the effective policy.
 pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
-    let (config, policy) = match load(argument, env) {
+    let (config, policy) = match load(argument, as_json, env) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -103,7 +103,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
 
 /// Explains one call; exit 1 when it would be refused.
 pub fn explain(arguments: &Explain, env: &Env) -> u8 {
-    let (config, policy) = match load(&arguments.config, env) {
+    let (config, policy) = match load(&arguments.config, arguments.json, env) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
@@ -138,10 +138,17 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
     if answer.allowed { exit::GOOD } else { exit::NO }
 }
 
-fn load(argument: &ConfigArgument, env: &Env) -> Result<(Config, Policy), u8> {
-    let config = argument.load(env)?;
-    let policy = compile_policy(&config).map_err(|problems| report(&problems))?;
-    Ok((config, policy))
+/// The configuration and its policy, or every mistake: on standard error, and on standard output where JSON is asked for.
+fn load(argument: &ConfigArgument, as_json: bool, env: &Env) -> Result<(Config, Policy), u8> {
+    Config::load(&argument.options(), env)
+        .and_then(|config| compile_policy(&config).map(|policy| (config, policy)))
+        .map_err(|problems| {
+            if as_json {
+                let list: Vec<_> = problems.iter().map(|p| json!({"file": p.file, "line": (p.line > 0).then_some(p.line), "key": p.key, "message": p.message, "hint": p.hint})).collect();
+                print(&format!("{:#}\n", json!({"problems": list})));
+            }
+            report(&problems)
+        })
 }
 
 /// What a session would hold: the given scopes, or all, under the ceiling.

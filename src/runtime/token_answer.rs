@@ -1,6 +1,6 @@
 //! What a token endpoint may answer, read strictly: RFC 6749 5.1 and 5.2, RFC 8693 2.2.
 //!
-//! Pure: from a status, a pause and bytes to an [`Answer`] or an [`EndpointFault`]. Never repeats what it read: a text error
+//! Pure: from a status, a pause and bytes to an `Answer` or an [`EndpointFault`]. Never repeats what it read: a text error
 //! of the JSON reader quotes values, so it is dropped. `token_endpoint.rs` sends the question.
 
 use std::time::Duration;

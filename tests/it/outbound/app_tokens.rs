@@ -30,13 +30,9 @@ async fn one_token_serves_many_calls_and_many_callers() {
         for answer in futures_util::future::join_all(calls).await {
             assert_eq!(answer.status, 200);
         }
-        assert_eq!(app.control().token_requests(), 1);
+        assert_eq!(app.token_requests(), 1);
         app.outbound().get(ECHO).bearer(&own).fetch().await;
-        assert_eq!(
-            app.control().token_requests(),
-            2,
-            "another scope, another token"
-        );
+        assert_eq!(app.token_requests(), 2, "another scope, another token");
         assert_eq!(app_check(app).await.1["detail"], "working");
     })
     .await;
@@ -49,7 +45,7 @@ async fn all_apis_asks_for_one_wide_token() {
         let own = app.app_token().await;
         me(app, &own).await;
         app.outbound().get(ECHO).bearer(&own).fetch().await;
-        assert_eq!(app.control().token_requests(), 1);
+        assert_eq!(app.token_requests(), 0, "the one of the start serves all");
         for call in app.api_calls() {
             assert!(
                 matches!(&call.identity, Seen::App { scopes } if scopes.to_string() == "all-apis")
@@ -64,12 +60,12 @@ async fn a_refused_app_token_is_replaced_once_and_the_call_repeated() {
     with_app(open(), async |app| {
         let own = app.app_token().await;
         me(app, &own).await;
-        assert_eq!(app.control().revoke_app_tokens(), 1);
+        assert!(app.control().revoke_app_tokens() > 0);
         let answer = me(app, &own).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         let statuses: Vec<_> = app.api_calls().iter().map(|c| c.status).collect();
         assert_eq!(statuses, [Some(200), Some(403), Some(200)]);
-        assert_eq!(app.control().token_requests(), 2);
+        assert_eq!(app.token_requests(), 2);
         // Both attempts are one call: one intent, one outcome.
         app.stop().await;
         let intents = app
@@ -131,18 +127,11 @@ async fn a_workspace_that_refuses_every_token_is_asked_twice_and_not_for_ever() 
         app.control().fail(Place::Api, fault);
         let answer = me(app, &own).await;
         assert_eq!((answer.status, answer.text()), (403, body.to_owned()));
-        assert_eq!(
-            (app.api_calls().len(), app.control().token_requests()),
-            (2, 2)
-        );
+        assert_eq!((app.api_calls().len(), app.token_requests()), (2, 2));
         for _ in 0..5 {
             assert_eq!(me(app, &own).await.status, 403);
         }
-        assert_eq!(
-            app.control().token_requests(),
-            2,
-            "no new token for each refusal"
-        );
+        assert_eq!(app.token_requests(), 2, "no new token for each refusal");
     })
     .await;
 }
@@ -171,10 +160,7 @@ async fn refusals_about_permissions_replace_no_token() {
             let answer = me(app, &own).await;
             assert_eq!((answer.status, answer.text()), (status, body.to_owned()));
         }
-        assert_eq!(
-            (app.api_calls().len(), app.control().token_requests()),
-            (3, 1)
-        );
+        assert_eq!((app.api_calls().len(), app.token_requests()), (3, 1));
     })
     .await;
 }
@@ -189,10 +175,7 @@ async fn a_users_refused_token_is_not_repeated_as_anybody_else() {
             (answer.status, answer.header("x-embedded-identity")),
             (403, Some("invalid"))
         );
-        assert_eq!(
-            (app.api_calls().len(), app.control().token_requests()),
-            (1, 0)
-        );
+        assert_eq!((app.api_calls().len(), app.token_requests()), (1, 0));
     })
     .await;
 }
@@ -216,7 +199,7 @@ async fn token_endpoint_failures_have_their_own_answers_and_readyz_tells() {
             let ask = app.outbound().get(ME).bearer(&own);
             let asking = tokio::spawn(ask.fetch());
             if fault == Fault::Hang {
-                let hangs = app.control().wait_until(|c| c.token_requests() == 1);
+                let hangs = app.control().wait_until(|_| app.token_requests() == 1);
                 within("it hangs", hangs).await;
                 app.advance(10).await;
             }
@@ -304,7 +287,7 @@ async fn a_live_token_is_served_while_its_renewal_fails() {
         for _ in 0..3 {
             assert_eq!(me(app, &own).await.status, 200);
         }
-        let asked = app.control().wait_until(|c| c.token_requests() >= 2);
+        let asked = app.control().wait_until(|_| app.token_requests() >= 2);
         within("the renewal was tried", asked).await;
         // Its last half minute is not used any more.
         app.advance(571).await;

@@ -36,11 +36,7 @@ async fn a_call_runs_with_an_exchanged_token_of_just_its_scope() {
             seen,
             expected.map(|(who, scope)| (who.to_owned(), scope.to_owned()))
         );
-        assert_eq!(
-            app.control().token_requests(),
-            3,
-            "the second call had it already"
-        );
+        assert_eq!(app.token_requests(), 3, "the second call had it already");
     })
     .await;
 }
