@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{compile_policy, policy_record};
-use crate::config::{Config, Env, LoadOptions};
+use crate::config::{Config, Env, LoadOptions, Users};
 use crate::domain::audit::{Event, Text};
 use crate::domain::compile;
 use crate::domain::problem::Problem;
@@ -54,6 +54,11 @@ impl Reloader {
         let Some(file) = config.source.clone() else {
             return Ok(None);
         };
+        // Named from now on: a default file that is gone for a moment must not mean "no file, the starter policy".
+        let options = LoadOptions {
+            config: Some(file.clone()),
+            ..options
+        };
         Ok(Some(Self {
             proxy,
             admin,
@@ -62,7 +67,7 @@ impl Reloader {
             file,
             content: Settling::new(config.digest),
             hangups: signal(SignalKind::hangup())?,
-            at_start: config.summary(),
+            at_start: fixed(config),
         }))
     }
 
@@ -129,13 +134,7 @@ impl Reloader {
     }
 
     fn warn_of_restart(&self, config: &Config) {
-        let changed: Vec<&str> = config
-            .summary()
-            .into_iter()
-            .zip(&self.at_start)
-            .filter(|(now, then)| now != *then && !matches!(now.0, "policy" | "scopes"))
-            .map(|(now, _)| now.0)
-            .collect();
+        let changed = changed(&self.at_start, &fixed(config));
         if !changed.is_empty() {
             tracing::warn!(
                 keys = changed.join(", "),
@@ -173,6 +172,49 @@ impl Settling {
     }
 }
 
+/// The sections as far as only a restart changes them, each in a form that differs when anything in it does.
+fn fixed(config: &Config) -> Vec<(&'static str, String)> {
+    let Config {
+        workspace,
+        inbound,
+        users,
+        app,
+        outbound,
+        audit,
+        admin,
+        log,
+        limits,
+        ..
+    } = config;
+    let users = Users {
+        scopes: None,
+        ..users.clone()
+    };
+    let app_secret = app.client_secret.as_ref().map(|secret| secret.digest());
+    vec![
+        ("workspace", format!("{workspace:?}")),
+        ("inbound", format!("{inbound:?}")),
+        ("users", format!("{users:?}")),
+        ("app", format!("{app:?} {app_secret:?}")),
+        (
+            "outbound",
+            format!("{:?} {:?}", outbound.listen, outbound.local_client),
+        ),
+        ("audit", format!("{audit:?}")),
+        ("admin", format!("{admin:?}")),
+        ("log", format!("{log:?}")),
+        ("limits", format!("{limits:?}")),
+    ]
+}
+
+fn changed<'n>(then: &[(&str, String)], now: &[(&'n str, String)]) -> Vec<&'n str> {
+    now.iter()
+        .zip(then)
+        .filter(|(now, then)| now.1 != then.1)
+        .map(|(now, _)| now.0)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +239,33 @@ mod tests {
         assert!(content.looked(new, true));
         assert!(!content.looked(new, false));
         assert!(!content.looked(new, false));
+    }
+
+    fn config(text: &str) -> Config {
+        let env = Env::from_iter([
+            ("DATABRICKS_HOST", "x.example"),
+            ("DATABRICKS_WORKSPACE_ID", "1"),
+        ]);
+        Config::parse(text, None, &env).unwrap()
+    }
+
+    #[test]
+    fn what_a_reload_cannot_change_is_told_and_what_it_changes_is_not() {
+        let then = fixed(&config("{}"));
+        for (text, expected) in [
+            ("{}", &[][..]),
+            ("routes: []", &[]),
+            ("users: {scopes: [sql]}", &[]),
+            ("outbound: {presigned: allow}", &[]),
+            ("inbound: {user: optional}", &["inbound"]),
+            ("inbound: {public: [/assets/**]}", &["inbound"]),
+            ("users: {session: {ttl: 5m}}", &["users"]),
+            (
+                "{limits: {requests: 8}, log: {level: warn}}",
+                &["log", "limits"],
+            ),
+        ] {
+            assert_eq!(changed(&then, &fixed(&config(text))), expected, "{text}");
+        }
     }
 }

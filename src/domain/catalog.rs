@@ -8,7 +8,9 @@ use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::ask::fold;
 use super::path::CanonicalPath;
 use super::problem::Problem;
 use super::scope::Scope;
@@ -112,6 +114,9 @@ pub struct Operation {
     pub creates: Option<Creates>,
     /// Whether its answer hands out storage URLs that bypass the sidecar.
     pub presigned: bool,
+    /// A top-level string member of the body and its only value with which the answer hands out none of those; without the
+    /// member it hands out none either.
+    pub presigned_unless: Option<(Box<str>, Box<str>)>,
     /// A top-level member of the answer (dotted path) that names another origin for the next call.
     pub rewrites: Option<Box<str>>,
 }
@@ -122,6 +127,16 @@ impl Operation {
         self.resources
             .iter()
             .any(|rule| matches!(rule.from, ResourceFrom::Body(_)))
+    }
+
+    /// Whether the answer to this call hands out storage URLs that bypass the sidecar.
+    pub fn hands_out_urls(&self, body: Option<&Value>) -> bool {
+        let chosen = |(member, harmless): &(Box<str>, Box<str>)| {
+            let members = body.and_then(Value::as_object).into_iter().flatten();
+            let mut meant = members.filter(|(name, _)| fold(name) == fold(member));
+            meant.any(|(_, value)| value.as_str() != Some(&**harmless))
+        };
+        self.presigned || self.presigned_unless.as_ref().is_some_and(chosen)
     }
 }
 
@@ -159,6 +174,8 @@ struct RawOperation {
     #[serde(default)]
     presigned: bool,
     #[serde(default)]
+    presigned_unless: Option<RawMember>,
+    #[serde(default)]
     rewrites: Option<String>,
 }
 
@@ -178,6 +195,13 @@ struct RawResource {
     query: Option<String>,
     #[serde(default)]
     follow_up: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMember {
+    body: String,
+    is: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -341,6 +365,7 @@ impl RawOperation {
                 field: c.name.into(),
             }),
             presigned: self.presigned,
+            presigned_unless: self.presigned_unless.map(|m| (m.body.into(), m.is.into())),
             rewrites: self.rewrites.map(Into::into),
             id: self.id.into(),
         })

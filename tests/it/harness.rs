@@ -22,7 +22,6 @@ use valetkey::proxy::Proxy;
 use valetkey::proxy::admin::Addresses;
 use valetkey::proxy::local_oidc::LocalClient;
 use valetkey::runtime::agent_gate::{AgentState, ProbePace};
-use valetkey::runtime::app_tokens::AppTokenStatus;
 
 pub mod agent;
 pub mod client;
@@ -215,10 +214,6 @@ impl TestApp {
             let settled = within("the agent is reached", proxy.gate.settled()).await;
             assert_eq!(settled, AgentState::Ready);
         }
-        // The credential is tried once at the start, where a route needs it.
-        let needed = proxy.snapshot.load().policy.first_app_scope().is_some();
-        let tried = || !needed || proxy.credentials.app().status() != AppTokenStatus::Untried;
-        until("the app's credential was tried", tried).await;
         let token_requests_of_start = workspace.control().token_requests();
         Ok(Self {
             workspace,

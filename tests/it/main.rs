@@ -19,3 +19,6 @@ mod explain;
 
 #[cfg(test)]
 mod tls;
+
+#[cfg(test)]
+mod regressions;
