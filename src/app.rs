@@ -198,12 +198,12 @@ impl App {
         proxy.verifier.keys().warm();
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
-            running.ending(&running.stop_outbound),
+            Ending::new(&running.stop_outbound, &running.cut),
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
             proxy::service(&proxy, Direction::Inbound),
-            running.ending(&running.stop_inbound),
+            Ending::new(&running.stop_inbound, &running.cut),
             running.inbound_tasks.clone(),
         ));
         let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
@@ -212,7 +212,7 @@ impl App {
         };
         tokio::spawn(admin_listener.serve(
             answer,
-            running.ending(&running.stop_admin),
+            Ending::new(&running.stop_admin, &running.cut),
             running.admin_tasks.clone(),
         ));
         let gone = running.stop_outbound.clone();
@@ -310,13 +310,6 @@ impl Running {
         audit.note(Record::new(Event::Stop));
         if let Err(fault) = audit.close().await {
             tracing::error!(%fault, "the audit log could not be closed in good order");
-        }
-    }
-
-    fn ending(&self, stop: &CancellationToken) -> Ending {
-        Ending {
-            stop: stop.clone(),
-            cut: self.cut.clone(),
         }
     }
 

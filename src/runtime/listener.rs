@@ -62,6 +62,16 @@ pub struct Ending {
     pub cut: CancellationToken,
 }
 
+impl Ending {
+    /// Both words are said by whoever holds these tokens.
+    pub fn new(stop: &CancellationToken, cut: &CancellationToken) -> Self {
+        Self {
+            stop: stop.clone(),
+            cut: cut.clone(),
+        }
+    }
+}
+
 /// A bound listener: its address is known before anything is served.
 #[derive(Debug)]
 pub struct Listener {
@@ -302,10 +312,7 @@ mod tests {
             TaskTracker::new(),
         );
         let hello = |_request, _peer| async { Response::new(full("hello")) };
-        let ending = Ending {
-            stop: stop.clone(),
-            cut: CancellationToken::new(),
-        };
+        let ending = Ending::new(&stop, &CancellationToken::new());
         tokio::spawn(listener.serve(hello, ending, tasks.clone()));
         (address, stop, tasks)
     }

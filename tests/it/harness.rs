@@ -22,7 +22,6 @@ use valetkey::proxy::Proxy;
 use valetkey::proxy::admin::Addresses;
 use valetkey::proxy::local_oidc::LocalClient;
 use valetkey::runtime::agent_gate::{AgentState, ProbePace};
-use valetkey::runtime::app_tokens::AppTokenStatus;
 
 pub mod agent;
 pub mod client;
@@ -159,7 +158,6 @@ pub struct TestApp {
     running: Mutex<Option<Running>>,
     log: LogMark,
     audit_is_good: bool,
-    token_requests_of_start: u64,
     directory: TempDir,
 }
 
@@ -215,16 +213,10 @@ impl TestApp {
             let settled = within("the agent is reached", proxy.gate.settled()).await;
             assert_eq!(settled, AgentState::Ready);
         }
-        // The credential is tried once at the start, where a route needs it.
-        let needed = proxy.snapshot.load().policy.first_app_scope().is_some();
-        let tried = || !needed || proxy.credentials.app().status() != AppTokenStatus::Untried;
-        until("the app's credential was tried", tried).await;
-        let token_requests_of_start = workspace.control().token_requests();
         Ok(Self {
             workspace,
             agent,
             clock,
-            token_requests_of_start,
             addresses: running.addresses(),
             audit_file,
             proxy,
@@ -347,9 +339,9 @@ impl TestApp {
         calls
     }
 
-    /// How often the token endpoint was asked since the start.
+    /// How often the token endpoint was asked.
     pub fn token_requests(&self) -> u64 {
-        self.control().token_requests() - self.token_requests_of_start
+        self.control().token_requests()
     }
 
     /// What a running sidecar may be asked, such as to begin its drain.
