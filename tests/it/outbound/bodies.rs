@@ -245,7 +245,6 @@ async fn members_that_a_raw_route_conditions_on_are_exact() {
             r#"{"kind":["a"]}"#,
             r#"{"kind":7.0}"#,
             r#"{"kind":null}"#,
-            r#"{"Kind":"a"}"#,
             r#"{"x":{"kind":"a"}}"#,
             "[]",
             "{}",
@@ -253,7 +252,11 @@ async fn members_that_a_raw_route_conditions_on_are_exact() {
         ] {
             assert_eq!(status(bad).await, 403, "{bad}");
         }
-        for bad in [r#"{"kind":"a","kind":"a"}"#, r#"{"kind":"a""#] {
+        for bad in [
+            r#"{"kind":"a","kind":"a"}"#,
+            r#"{"kind":"a""#,
+            r#"{"Kind":"a"}"#,
+        ] {
             assert_eq!(status(bad).await, 400, "{bad}");
         }
         assert_eq!(app.api_calls().len(), served);
