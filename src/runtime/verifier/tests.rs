@@ -127,7 +127,7 @@ async fn refusals_are_counted_by_code_and_not_remembered() {
     assert_eq!(
         bench.script.count(JWKS),
         2,
-        "both sights of an unknown key share one fetch"
+        "an unknown key is looked for once, and not again within the floor"
     );
 }
 

@@ -62,11 +62,6 @@ impl Client {
         self
     }
 
-    /// Where it connects to.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// A request to be completed and sent.
     pub fn ask(&self, method: &str, target: &str) -> Ask {
         let uri = format!("http://{}{target}", self.address);
@@ -247,11 +242,6 @@ impl Streaming {
             headers: self.headers,
             body: body.into(),
         }
-    }
-
-    /// The response itself, for upgrades.
-    pub fn into_response(self) -> Response<Incoming> {
-        self.response
     }
 }
 
