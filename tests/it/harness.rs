@@ -293,6 +293,12 @@ impl TestApp {
         self.control().token_requests()
     }
 
+    /// What a running sidecar may be asked, such as to begin its drain.
+    pub fn with_running<T>(&self, ask: impl FnOnce(&Running) -> T) -> T {
+        let running = self.running.lock().unwrap();
+        ask(running.as_ref().expect("still running"))
+    }
+
     /// Stops the sidecar in good order; the world around it stays.
     pub async fn stop(&self) {
         let running = self.running.lock().unwrap().take();

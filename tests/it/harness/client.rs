@@ -62,6 +62,11 @@ impl Client {
         self
     }
 
+    /// Where it asks.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A request to be completed and sent.
     pub fn ask(&self, method: &str, target: &str) -> Ask {
         let uri = format!("http://{}{target}", self.address);
