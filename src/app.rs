@@ -29,7 +29,7 @@ use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::Listener;
+use crate::runtime::listener::{Listener, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
@@ -38,6 +38,7 @@ use self::wire::{
     audit_settings, bind_all, flow_settings, http_client, identity, session_settings,
 };
 
+mod drain;
 mod wire;
 
 /// How often ended sessions are swept out.
@@ -126,9 +127,10 @@ impl App {
             sinks: Sinks {
                 audit: Arc::new(audit),
                 metrics,
+                cut: CancellationToken::new(),
             },
             workspace,
-            workspace_origin: config.workspace.origin.to_string(),
+            workspace_origin: config.workspace.origin.clone(),
             agent,
             gate: AgentGate::new(),
             local: LocalOidc::new(
@@ -188,6 +190,7 @@ impl App {
             stop_inbound: CancellationToken::new(),
             stop_outbound: CancellationToken::new(),
             stop_admin: CancellationToken::new(),
+            cut: proxy.sinks.cut.clone(),
             inbound_tasks: TaskTracker::new(),
             outbound_tasks: TaskTracker::new(),
             admin_tasks: TaskTracker::new(),
@@ -197,12 +200,12 @@ impl App {
         proxy.verifier.keys().warm();
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
-            running.stop_outbound.clone(),
+            running.stop_of(&running.stop_outbound),
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
             proxy::service(&proxy, Direction::Inbound),
-            running.stop_inbound.clone(),
+            running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
         let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
@@ -211,7 +214,7 @@ impl App {
         };
         tokio::spawn(admin_listener.serve(
             answer,
-            running.stop_admin.clone(),
+            running.stop_of(&running.stop_admin),
             running.admin_tasks.clone(),
         ));
         let gone = running.stop_outbound.clone();
@@ -235,6 +238,7 @@ pub struct Running {
     stop_inbound: CancellationToken,
     stop_outbound: CancellationToken,
     stop_admin: CancellationToken,
+    cut: CancellationToken,
     inbound_tasks: TaskTracker,
     outbound_tasks: TaskTracker,
     admin_tasks: TaskTracker,
@@ -242,6 +246,13 @@ pub struct Running {
 }
 
 impl Running {
+    fn stop_of(&self, gently: &CancellationToken) -> Stop {
+        Stop {
+            gently: gently.clone(),
+            at_once: self.cut.clone(),
+        }
+    }
+
     /// Where the listeners are.
     pub fn addresses(&self) -> Addresses {
         self.addresses
@@ -272,40 +283,6 @@ impl Running {
         &self.stop_outbound
     }
 
-    /// Waits until inbound, then outbound, has nothing running. Looked at only after `stop_inbound` is cancelled; stops
-    /// outbound by itself once inbound is idle.
-    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
-        let (inbound, outbound, tunnels) = (
-            self.inbound_tasks.clone(),
-            self.outbound_tasks.clone(),
-            self.proxy.tunnels.clone(),
-        );
-        let (stop_inbound, stop_outbound) = (self.stop_inbound.clone(), self.stop_outbound.clone());
-        async move {
-            stop_inbound.cancelled().await;
-            for tasks in [&inbound, &tunnels] {
-                tasks.close();
-                tasks.wait().await;
-            }
-            stop_outbound.cancel();
-            outbound.close();
-            outbound.wait().await;
-        }
-    }
-
-    /// The end: stops what is left, writes the last record, closes the audit log.
-    pub async fn finish(self) {
-        self.stop_inbound.cancel();
-        self.stop_outbound.cancel();
-        self.stop_admin.cancel();
-        let audit = &self.proxy.sinks.audit;
-        audit.note(Record::new(Event::Stop));
-        if let Err(fault) = audit.close().await {
-            tracing::error!(%fault, "the audit log could not be closed in good order");
-        }
-        self.admin_tasks.close();
-    }
-
     /// Fetches one token for the app before anybody needs it, so that `/readyz` tells of a wrong secret from the start.
     /// Without a route that always runs as the app there may never be such a call, and none is made.
     pub fn try_app_credential(&self) {
@@ -318,21 +295,6 @@ impl Running {
                 tracing::error!(%fault, "the app's credential does not work; calls that run as the app will be refused");
             }
         });
-    }
-
-    /// `serve`: drains within the drain time, then ends.
-    pub async fn stop(self) {
-        self.stop_inbound.cancel();
-        if tokio::time::timeout(self.drain_time, self.drained())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                seconds = self.drain_time.as_secs(),
-                "the drain time is over; requests in flight are cut"
-            );
-        }
-        self.finish().await;
     }
 }
 

@@ -22,7 +22,7 @@ use crate::domain::identity::{ClientId, WorkspaceOrigin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
-use crate::domain::secret::Secret;
+use crate::domain::secret::{Digest, Secret};
 
 pub mod check;
 pub mod inbound;
@@ -109,6 +109,8 @@ impl Default for LoadOptions {
 pub struct Config {
     /// The file it was read from; `None` where the environment was enough.
     pub source: Option<PathBuf>,
+    /// Of that file's text, to know a later one from it.
+    pub digest: Digest,
     /// The workspace.
     pub workspace: Workspace,
     /// The side of the front door.
@@ -304,6 +306,7 @@ impl Config {
         result
             .map(|config| Self {
                 source: source.map(Path::to_path_buf),
+                digest: Digest::of(&[text.as_bytes()]),
                 ..config
             })
             .map_err(|problems| in_order(problems, source))

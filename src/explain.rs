@@ -129,9 +129,10 @@ fn read_body(
             format!("the body is not acceptable JSON: {fault}"),
         )
     };
-    strict_json::parse(bytes, BODY_DEPTH_MAX)
-        .map(Some)
-        .map_err(refused)
+    let json = strict_json::parse(bytes, BODY_DEPTH_MAX).map_err(refused)?;
+    ask::check_members(Some(&json), policy.body_members(path))
+        .map_err(|fault| ("bad_request", fault.to_string()))?;
+    Ok(Some(json))
 }
 
 /// The decision in words.

@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 
 use crate::domain::headers::{self, IdentityHeaders};
+use crate::domain::identity::WorkspaceOrigin;
 use crate::domain::policy::Policy;
 use crate::domain::scope::ScopeSet;
 use crate::domain::template::PathTemplate;
@@ -80,6 +81,13 @@ impl Snapshot {
             version,
         }
     }
+
+    /// What of these scopes a session may hold.
+    pub fn under_ceiling(&self, scopes: &ScopeSet) -> ScopeSet {
+        self.ceiling
+            .as_ref()
+            .map_or_else(|| scopes.clone(), |ceiling| scopes.meet(ceiling))
+    }
 }
 
 /// The settings of the two flows that never change while the process runs.
@@ -118,8 +126,8 @@ pub struct Proxy {
     pub sinks: Sinks,
     /// The way to the workspace.
     pub workspace: Door,
-    /// The workspace's origin as `Location` headers spell it.
-    pub workspace_origin: String,
+    /// Where the workspace is, for `Location` headers and `/status`.
+    pub workspace_origin: WorkspaceOrigin,
     /// The way to the agent.
     pub agent: Door,
     /// Whether the agent accepts connections.

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{compile_policy, policy_record};
-use crate::config::{Config, Env, LoadOptions};
+use crate::config::{Config, Env, LoadOptions, Users};
 use crate::domain::audit::{Event, Text};
 use crate::domain::compile;
 use crate::domain::problem::Problem;
@@ -20,8 +20,9 @@ use crate::domain::secret::Digest;
 use crate::proxy::admin::Admin;
 use crate::proxy::{Proxy, Snapshot};
 
-/// How often the file's content is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the file's content is looked at. A change is taken at the second look that sees it: a file that is being
+/// written may be empty or cut for a moment, and without its `routes` it would mean the starter policy.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What a reload needs.
 pub struct Reloader {
@@ -31,48 +32,58 @@ pub struct Reloader {
     env: Env,
     /// The file that the running configuration came from.
     file: PathBuf,
+    content: Settling,
+    hangups: Signal,
     /// Sections that only a restart changes, as they were at the start.
     at_start: Vec<(&'static str, String)>,
 }
 
 impl Reloader {
-    /// `None` when the configuration came from the environment alone: there is nothing to reload.
+    /// `None` when the configuration came from the environment alone: there is nothing to reload. From here on no SIGHUP is
+    /// lost.
+    ///
+    /// # Errors
+    /// When the handler of SIGHUP cannot be installed.
     pub fn new(
         proxy: Arc<Proxy>,
         admin: Arc<Admin>,
         config: &Config,
         options: LoadOptions,
         env: Env,
-    ) -> Option<Self> {
-        let file = config.source.clone()?;
-        Some(Self {
+    ) -> std::io::Result<Option<Self>> {
+        let Some(file) = config.source.clone() else {
+            return Ok(None);
+        };
+        // Named from now on: a default file that is gone for a moment must not mean "no file, the starter policy".
+        let options = LoadOptions {
+            config: Some(file.clone()),
+            ..options
+        };
+        Ok(Some(Self {
             proxy,
             admin,
             options,
             env,
             file,
-            at_start: config.summary(),
-        })
+            content: Settling::new(config.digest),
+            hangups: signal(SignalKind::hangup())?,
+            at_start: fixed(config),
+        }))
     }
 
     /// Watches until `stop`.
-    ///
-    /// # Errors
-    /// When the handler of SIGHUP cannot be installed.
-    pub async fn watch(self, stop: CancellationToken) -> std::io::Result<()> {
-        let mut hangups = signal(SignalKind::hangup())?;
+    pub async fn watch(mut self, stop: CancellationToken) {
         let mut looks = tokio::time::interval(LOOK_EVERY);
-        let mut seen = self.content();
         loop {
             let forced = tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                _ = hangups.recv() => true,
+                () = stop.cancelled() => return,
+                _ = self.hangups.recv() => true,
                 _ = looks.tick() => false,
             };
-            let now = self.content();
-            // A file that is being replaced is looked at again, unless somebody asked for it now.
-            if forced || (now.is_some() && now != seen) {
-                seen = now;
+            // A file that is gone for a moment is being replaced.
+            let changed = std::fs::read(&self.file)
+                .is_ok_and(|bytes| self.content.looked(Digest::of(&[&bytes]), forced));
+            if forced || changed {
                 self.reload();
             }
         }
@@ -122,25 +133,139 @@ impl Reloader {
         }
     }
 
-    fn content(&self) -> Option<Digest> {
-        std::fs::read(&self.file)
-            .ok()
-            .map(|bytes| Digest::of(&[&bytes]))
-    }
-
     fn warn_of_restart(&self, config: &Config) {
-        let changed: Vec<&str> = config
-            .summary()
-            .into_iter()
-            .zip(&self.at_start)
-            .filter(|(now, then)| now != *then && !matches!(now.0, "policy" | "scopes"))
-            .map(|(now, _)| now.0)
-            .collect();
+        let changed = changed(&self.at_start, &fixed(config));
         if !changed.is_empty() {
             tracing::warn!(
                 keys = changed.join(", "),
                 "these changes take effect at a restart; routes, users.scopes and outbound.presigned are in force now"
             );
+        }
+    }
+}
+
+/// Tells a content that stays from one that is being written.
+struct Settling {
+    /// In force, or refused.
+    known: Digest,
+    /// Seen once.
+    candidate: Option<Digest>,
+}
+
+impl Settling {
+    fn new(known: Digest) -> Self {
+        Self {
+            known,
+            candidate: None,
+        }
+    }
+
+    /// Whether `now` is to be loaded. What is loaded because somebody asked for it now counts as known.
+    fn looked(&mut self, now: Digest, forced: bool) -> bool {
+        let settled = forced || self.candidate == Some(now);
+        let is_new = now != self.known;
+        self.candidate = (is_new && !settled).then_some(now);
+        if settled {
+            self.known = now;
+        }
+        is_new && settled
+    }
+}
+
+/// The sections as far as only a restart changes them, each in a form that differs when anything in it does.
+fn fixed(config: &Config) -> Vec<(&'static str, String)> {
+    let Config {
+        workspace,
+        inbound,
+        users,
+        app,
+        outbound,
+        audit,
+        admin,
+        log,
+        limits,
+        ..
+    } = config;
+    let users = Users {
+        scopes: None,
+        ..users.clone()
+    };
+    let app_secret = app.client_secret.as_ref().map(|secret| secret.digest());
+    vec![
+        ("workspace", format!("{workspace:?}")),
+        ("inbound", format!("{inbound:?}")),
+        ("users", format!("{users:?}")),
+        ("app", format!("{app:?} {app_secret:?}")),
+        (
+            "outbound",
+            format!("{:?} {:?}", outbound.listen, outbound.local_client),
+        ),
+        ("audit", format!("{audit:?}")),
+        ("admin", format!("{admin:?}")),
+        ("log", format!("{log:?}")),
+        ("limits", format!("{limits:?}")),
+    ]
+}
+
+fn changed<'n>(then: &[(&str, String)], now: &[(&'n str, String)]) -> Vec<&'n str> {
+    now.iter()
+        .zip(then)
+        .filter(|(now, then)| now.1 != then.1)
+        .map(|(now, _)| now.0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_content_that_is_seen_twice_in_a_row_is_a_change() {
+        let [old, cut, new] = [b"old", b"cut", b"new"].map(|text| Digest::of(&[text]));
+        let mut content = Settling::new(old);
+        let loaded = [old, cut, new, new, new, cut, new, old, old, old];
+        let loaded = loaded.map(|now| content.looked(now, false));
+        let expected = [
+            false, false, false, true, false, false, false, false, true, false,
+        ];
+        assert_eq!(loaded, expected);
+    }
+
+    #[test]
+    fn what_was_loaded_on_demand_is_not_loaded_again() {
+        let [old, new] = [b"old", b"new"].map(|text| Digest::of(&[text]));
+        let mut content = Settling::new(old);
+        assert!(!content.looked(new, false));
+        assert!(content.looked(new, true));
+        assert!(!content.looked(new, false));
+        assert!(!content.looked(new, false));
+    }
+
+    fn config(text: &str) -> Config {
+        let env = Env::from_iter([
+            ("DATABRICKS_HOST", "x.example"),
+            ("DATABRICKS_WORKSPACE_ID", "1"),
+        ]);
+        Config::parse(text, None, &env).unwrap()
+    }
+
+    #[test]
+    fn what_a_reload_cannot_change_is_told_and_what_it_changes_is_not() {
+        let then = fixed(&config("{}"));
+        for (text, expected) in [
+            ("{}", &[][..]),
+            ("routes: []", &[]),
+            ("users: {scopes: [sql]}", &[]),
+            ("outbound: {presigned: allow}", &[]),
+            ("inbound: {user: optional}", &["inbound"]),
+            ("inbound: {public: [/assets/**]}", &["inbound"]),
+            ("users: {session: {ttl: 5m}}", &["users"]),
+            (
+                "{limits: {requests: 8}, log: {level: warn}}",
+                &["log", "limits"],
+            ),
+        ] {
+            assert_eq!(changed(&then, &fixed(&config(text))), expected, "{text}");
         }
     }
 }

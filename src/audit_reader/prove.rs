@@ -53,13 +53,16 @@ pub fn verify(
         }
     }
     let report = verifier.finish(end);
-    if json {
-        write_report_json(&report, files, out)?;
+    let written = if json {
+        write_report_json(&report, files, out)
     } else {
-        write_report(&report, files, out)?;
+        write_report(&report, files, out)
+    };
+    match written.and_then(|()| out.flush()) {
+        // A reader that has gone (`| head`) does not make a broken log good.
+        Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => Err(fault),
+        Ok(()) | Err(_) => Ok(report.is_good()),
     }
-    out.flush()?;
-    Ok(report.is_good())
 }
 
 /// Gives a line that was being written the time to be ended.

@@ -101,11 +101,11 @@ struct Ended(u8);
 
 impl From<io::Error> for Ended {
     fn from(fault: io::Error) -> Self {
-        // A reader that has gone (`| head`) has all it wants.
-        Self(if fault.kind() == io::ErrorKind::BrokenPipe {
-            exit::GOOD
-        } else {
-            complain(&fault.to_string(), exit::INTERNAL)
+        Self(match fault.kind() {
+            // A reader that has gone (`| head`) has all it wants.
+            io::ErrorKind::BrokenPipe => exit::GOOD,
+            io::ErrorKind::NotFound => complain(&fault.to_string(), exit::USAGE),
+            _ => complain(&fault.to_string(), exit::INTERNAL),
         })
     }
 }

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::Receiver;
 
 use crate::app::{App, Running};
 use crate::config::{Config, Env, words::LogFormat};
@@ -106,14 +108,20 @@ async fn serve_alone(argument: &ConfigArgument, config: &Config, world: &World) 
         Ok(running) => running,
         Err(code) => return code,
     };
+    asked_to_stop(&mut signals).await;
+    tracing::info!("stopping");
+    running.stop_by(asked_to_stop(&mut signals)).await;
+    exit::GOOD
+}
+
+async fn asked_to_stop(signals: &mut Receiver<Signal>) {
     while let Some(signal) = signals.recv().await {
         if supervise::is_stop(signal) {
-            tracing::info!(%signal, "stopping");
-            break;
+            return;
         }
     }
-    running.stop().await;
-    exit::GOOD
+    // Nobody can ask any more; that is no wish to stop.
+    std::future::pending().await
 }
 
 async fn run_agent(
@@ -217,23 +225,19 @@ async fn start(
     for (key, value) in config.summary() {
         tracing::info!(key, value, "configuration");
     }
-    let running = app.start(pace);
-    running.try_app_credential();
-    tracing::info!(inbound = %addresses.inbound, outbound = %addresses.outbound, admin = %addresses.admin, "serving");
     let reloader = Reloader::new(
-        Arc::clone(running.proxy()),
-        Arc::clone(running.admin()),
+        Arc::clone(app.proxy()),
+        Arc::clone(app.admin()),
         config,
         argument.options(),
         env.clone(),
-    );
+    )
+    .map_err(|fault| complain(&format!("cannot catch SIGHUP: {fault}"), exit::INTERNAL))?;
+    let running = app.start(pace);
+    running.try_app_credential();
+    tracing::info!(inbound = %addresses.inbound, outbound = %addresses.outbound, admin = %addresses.admin, "serving");
     if let Some(reloader) = reloader {
-        let stop = running.stop_outbound().clone();
-        tokio::spawn(async move {
-            if let Err(fault) = reloader.watch(stop).await {
-                tracing::error!(%fault, "reloads are not possible");
-            }
-        });
+        tokio::spawn(reloader.watch(running.stop_outbound().clone()));
     }
     Ok(running)
 }

@@ -21,7 +21,7 @@ use crate::domain::compile::compile;
 use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::route::RouteSource;
-use crate::domain::secret::Secret;
+use crate::domain::secret::{Digest, Secret};
 
 /// The shortest accepted secret of a local client, in characters (SECURITY R23: 128 bits or more).
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
@@ -73,6 +73,7 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     match workspace {
         Some(workspace) if checker.problems.is_empty() => Ok(Config {
             source: None,
+            digest: Digest::of(&[]),
             workspace,
             inbound,
             users,

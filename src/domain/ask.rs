@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::catalog::{IdPart, Operation, ResourceFrom, ResourceRule};
 use super::identity::UserId;
@@ -215,16 +215,37 @@ fn compose<'a>(
     Some(Cow::Owned(id))
 }
 
+/// Refuses a second spelling of a member that raw routes have conditions on: a route that does not see it would not match,
+/// and the next one would decide (SECURITY R22).
+///
+/// # Errors
+/// [`AskFault::MemberAlias`].
+pub fn check_members<'f>(
+    body: Option<&Value>,
+    fields: impl IntoIterator<Item = &'f str>,
+) -> Result<(), AskFault> {
+    let Some(members) = body.and_then(Value::as_object) else {
+        return Ok(());
+    };
+    fields
+        .into_iter()
+        .try_for_each(|field| check_alias(members, field))
+}
+
+fn check_alias(members: &Map<String, Value>, field: &str) -> Result<(), AskFault> {
+    let folded = fold(field);
+    let alias = members
+        .keys()
+        .find(|key| *key != field && fold(key) == folded);
+    alias.map_or(Ok(()), |alias| {
+        Err(AskFault::MemberAlias(alias.as_str().into(), field.into()))
+    })
+}
+
 fn body_member<'a>(body: Option<&'a Value>, field: &str) -> Result<&'a str, AskFault> {
     let missing = || AskFault::MemberMissing(field.into());
     let members = body.and_then(Value::as_object).ok_or_else(missing)?;
-    let folded = fold(field);
-    if let Some(alias) = members
-        .keys()
-        .find(|key| *key != field && fold(key) == folded)
-    {
-        return Err(AskFault::MemberAlias(alias.as_str().into(), field.into()));
-    }
+    check_alias(members, field)?;
     members
         .get(field)
         .and_then(Value::as_str)

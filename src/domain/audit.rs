@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::identity::{ClientId, UserEmail, UserId};
+use super::token::VerifiedToken;
 
 pub mod chain;
 mod json;
@@ -178,6 +179,19 @@ pub struct User {
     pub client_id: Option<ClientId>,
     /// The token's `jti` or a digest of the token: correlates, never authenticates.
     pub token_id: Option<Text>,
+}
+
+impl User {
+    /// The user behind a verified token.
+    pub fn of(token: &VerifiedToken) -> Self {
+        Self {
+            sub: token.subject().clone(),
+            email: token.email().cloned(),
+            verified: true,
+            client_id: token.client_id().cloned(),
+            token_id: Some(token.token_id().to_owned().into()),
+        }
+    }
 }
 
 /// The thing a call touches.

@@ -8,11 +8,17 @@ use std::sync::{Arc, OnceLock};
 
 use http::Method;
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::ask::fold;
 use super::path::CanonicalPath;
 use super::problem::Problem;
 use super::scope::Scope;
 use super::template::{PathTemplate, Trie};
+
+use self::raw::RawCatalog;
+
+mod raw;
 
 /// The catalogue that is part of the binary.
 pub const BUILT_IN: &str = include_str!("../../config/catalog.yaml");
@@ -112,6 +118,9 @@ pub struct Operation {
     pub creates: Option<Creates>,
     /// Whether its answer hands out storage URLs that bypass the sidecar.
     pub presigned: bool,
+    /// A top-level string member of the body and its only value with which the answer hands out none of those; without the
+    /// member it hands out none either.
+    pub presigned_unless: Option<(Box<str>, Box<str>)>,
     /// A top-level member of the answer (dotted path) that names another origin for the next call.
     pub rewrites: Option<Box<str>>,
 }
@@ -123,6 +132,16 @@ impl Operation {
             .iter()
             .any(|rule| matches!(rule.from, ResourceFrom::Body(_)))
     }
+
+    /// Whether the answer to this call hands out storage URLs that bypass the sidecar.
+    pub fn hands_out_urls(&self, body: Option<&Value>) -> bool {
+        let chosen = |(member, harmless): &(Box<str>, Box<str>)| {
+            let members = body.and_then(Value::as_object).into_iter().flatten();
+            let mut meant = members.filter(|(name, _)| fold(name) == fold(member));
+            meant.any(|(_, value)| value.as_str() != Some(&**harmless))
+        };
+        self.presigned || self.presigned_unless.as_ref().is_some_and(chosen)
+    }
 }
 
 /// All operations, with an index by method and path.
@@ -131,60 +150,6 @@ pub struct Catalog {
     version: Box<str>,
     operations: Vec<Arc<Operation>>,
     by_path: HashMap<Method, Trie>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawCatalog {
-    version: String,
-    operations: Vec<RawOperation>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawOperation {
-    id: String,
-    method: String,
-    path: String,
-    effect: Effect,
-    scope: String,
-    #[serde(default = "yes")]
-    user_scope: bool,
-    #[serde(default)]
-    resource: Option<RawResource>,
-    #[serde(default)]
-    follow_up: Option<RawNamed>,
-    #[serde(default)]
-    creates: Option<RawNamed>,
-    #[serde(default)]
-    presigned: bool,
-    #[serde(default)]
-    rewrites: Option<String>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawResource {
-    r#type: String,
-    #[serde(default)]
-    path: Option<String>,
-    #[serde(default)]
-    body: Option<String>,
-    #[serde(default)]
-    query: Option<String>,
-    #[serde(default)]
-    follow_up: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawNamed {
-    kind: String,
-    name: String,
 }
 
 impl Catalog {
@@ -298,95 +263,6 @@ impl Catalog {
         kinds.dedup();
         kinds
     }
-}
-
-impl RawOperation {
-    fn check(self) -> Result<Operation, Problem> {
-        let fault = |message: String| Problem::new(self.id.clone(), message);
-        let method = Method::from_bytes(self.method.as_bytes())
-            .map_err(|_| fault(format!("`{}` is no method", self.method)))?;
-        let path = PathTemplate::parse(&self.path).map_err(|e| fault(e.to_string()))?;
-        let scope = Scope::parse(&self.scope)
-            .ok_or_else(|| fault(format!("`{}` is no scope", self.scope)))?;
-        let resources = self
-            .resource
-            .as_ref()
-            .map(|raw| raw.check(&path).map_err(&fault))
-            .transpose()?;
-        if let Some(follow_up) = self.follow_up.as_ref().filter(|f| !path.has(&f.name)) {
-            return Err(fault(format!("the path has no {{{}}}", follow_up.name)));
-        }
-        if resources
-            .as_ref()
-            .is_some_and(|r| r.from == ResourceFrom::FollowUp)
-            && self.follow_up.is_none()
-        {
-            return Err(fault(
-                "takes its resource from a follow-up id but names none".into(),
-            ));
-        }
-        Ok(Operation {
-            method,
-            path,
-            effect: self.effect,
-            scope,
-            user_scope: self.user_scope,
-            resources: resources.into_iter().collect(),
-            follow_up: self.follow_up.map(|f| FollowUp {
-                kind: f.kind.into(),
-                name: f.name.into(),
-            }),
-            creates: self.creates.map(|c| Creates {
-                kind: c.kind.into(),
-                field: c.name.into(),
-            }),
-            presigned: self.presigned,
-            rewrites: self.rewrites.map(Into::into),
-            id: self.id.into(),
-        })
-    }
-}
-
-impl RawResource {
-    fn check(&self, path: &PathTemplate) -> Result<ResourceRule, String> {
-        let from = match (&self.path, &self.body, &self.query, self.follow_up) {
-            (Some(format), None, None, false) => ResourceFrom::Path(id_parts(format, path)?),
-            (None, Some(field), None, false) => ResourceFrom::Body(field.as_str().into()),
-            (None, None, Some(name), false) => ResourceFrom::Query(name.as_str().into()),
-            (None, None, None, true) => ResourceFrom::FollowUp,
-            _ => {
-                return Err(
-                    "a resource stands in exactly one of path, body, query, follow_up".into(),
-                );
-            }
-        };
-        Ok(ResourceRule {
-            kind: self.r#type.as_str().into(),
-            from,
-        })
-    }
-}
-
-fn id_parts(format: &str, path: &PathTemplate) -> Result<Vec<IdPart>, String> {
-    let mut parts = Vec::new();
-    let mut rest = format;
-    while let Some((text, after)) = rest.split_once('{') {
-        let (name, after) = after
-            .split_once('}')
-            .ok_or_else(|| format!("`{format}` lacks a closing brace"))?;
-        if !path.has(name) {
-            return Err(format!("the path has no {{{name}}}"));
-        }
-        if !text.is_empty() {
-            parts.push(IdPart::Text(text.into()));
-        }
-        parts.push(IdPart::Name(name.into()));
-        rest = after;
-    }
-    if !rest.is_empty() {
-        parts.push(IdPart::Text(rest.into()));
-    }
-    Ok(parts)
 }
 
 #[cfg(test)]

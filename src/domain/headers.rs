@@ -9,9 +9,7 @@ use std::collections::HashSet;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use self::names::{HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_OUT, NEVER_OUT_PREFIXES};
-use super::ask;
-
+use self::names::{HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_OUT, NEVER_OUT_PREFIXES, fold};
 mod framing;
 mod names;
 
@@ -155,8 +153,8 @@ const PREFERRED_USERNAME: HeaderName = HeaderName::from_static("x-forwarded-pref
 impl IdentityHeaders {
     /// `token` is `inbound.token_header`.
     pub fn new(token: HeaderName, pass_authorization: bool) -> Self {
-        let mut folded: HashSet<String> = IDENTITY.iter().map(|name| ask::fold(name)).collect();
-        folded.insert(ask::fold(token.as_str()));
+        let mut folded: HashSet<String> = IDENTITY.iter().map(|name| fold(name)).collect();
+        folded.insert(fold(token.as_str()));
         Self {
             token,
             pass_authorization,
@@ -212,11 +210,12 @@ impl IdentityHeaders {
             return false;
         }
         let text = name.as_str();
+        let folded = fold(text);
         text.contains(['_', '.'])
-            || self.folded.contains(&ask::fold(text))
+            || self.folded.contains(&folded)
             || IDENTITY_PREFIXES
                 .iter()
-                .any(|prefix| text.starts_with(prefix))
+                .any(|prefix| folded.starts_with(&fold(prefix)))
     }
 
     /// Sets exactly one copy of the session token, in the header that the user token came in.
@@ -345,12 +344,12 @@ pub fn strip_outbound(headers: &mut HeaderMap) {
     let doomed: Vec<HeaderName> = headers
         .keys()
         .filter(|name| {
-            let text = name.as_str();
-            NEVER_OUT.contains(&text)
+            let folded = fold(name.as_str());
+            NEVER_OUT.iter().any(|other| folded == fold(other))
                 || NEVER_OUT_PREFIXES
                     .iter()
-                    .any(|prefix| text.starts_with(prefix))
-                || text.contains('_')
+                    .any(|prefix| folded.starts_with(&fold(prefix)))
+                || name.as_str().contains('_')
         })
         .cloned()
         .collect();
@@ -358,6 +357,18 @@ pub fn strip_outbound(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove(header::HOST);
+}
+
+/// HTTP/2 may split `Cookie` into several headers; readers of HTTP/1.1 expect one (RFC 9113 section 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs = headers.get_all(header::COOKIE).iter();
+    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(mut joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        joined.set_sensitive(true);
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// The last act before the socket: the real credential, already in the form of a header value.

@@ -156,6 +156,19 @@ impl WorkspaceOrigin {
         &self.authority
     }
 
+    /// What follows this origin in a URL, however the URL spells it; `None` when it leads elsewhere or is relative.
+    pub fn inside<'u>(&self, url: &'u str) -> Option<&'u str> {
+        let (scheme, after) = match url.strip_prefix("//") {
+            Some(after) => (self.scheme(), after),
+            None => url.split_once("://")?,
+        };
+        let end = after.find(['/', '?', '#']).unwrap_or(after.len());
+        let (authority, rest) = after.split_at_checked(end)?;
+        let scheme = scheme.to_ascii_lowercase();
+        let other = Self::parse(&format!("{scheme}://{authority}")).ok()?;
+        (other == *self).then_some(rest)
+    }
+
     /// The host alone.
     pub fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {
@@ -224,6 +237,26 @@ mod tests {
         check("https://x.example/api", None);
         check("", None);
         check("a b", None);
+    }
+
+    #[test]
+    fn urls_on_the_workspace_are_known_in_every_spelling() {
+        let origin = WorkspaceOrigin::parse("x.example").unwrap();
+        for (url, rest) in [
+            ("https://x.example", Some("")),
+            ("https://x.example/a?b#c", Some("/a?b#c")),
+            ("HTTPS://X.Example:443/a", Some("/a")),
+            ("//x.example/a", Some("/a")),
+            ("https://x.example?b", Some("?b")),
+            ("https://x.example.evil/a", None),
+            ("https://x.example@evil/a", None),
+            ("https://x.example:8443/a", None),
+            ("http://x.example/a", None),
+            ("/a", None),
+            ("a/https://x.example/", None),
+        ] {
+            assert_eq!(origin.inside(url), rest, "{url}");
+        }
     }
 
     #[test]

@@ -181,6 +181,11 @@ impl Policy {
         operation.is_some_and(Operation::reads_body) || self.index.reads_body(method, path)
     }
 
+    /// The body members that raw routes for this path have conditions on: none of them may come in a second spelling.
+    pub fn body_members(&self, path: &CanonicalPath) -> Vec<&str> {
+        self.index.body_members(path)
+    }
+
     /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user.
     pub fn user_scopes(&self) -> ScopeSet {
         let as_user = self
@@ -255,7 +260,7 @@ pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
     if !policy.presigned_allowed
         && call
             .operation
-            .is_some_and(|(_, operation)| operation.presigned)
+            .is_some_and(|(_, operation)| operation.hands_out_urls(call.body))
     {
         return Err(plain(DenyReason::Presigned));
     }

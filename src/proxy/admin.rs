@@ -186,7 +186,7 @@ impl Admin {
                 "outbound": self.addresses.outbound.to_string(),
                 "admin": self.addresses.admin.to_string(),
             },
-            "workspace": self.proxy.workspace_origin,
+            "workspace": self.proxy.workspace_origin.to_string(),
             "agent": agent_word(self.proxy.gate.state()),
             "policy": {
                 "origin": origin,

@@ -65,7 +65,7 @@ async fn serve(
         ask_for_websocket(&mut parts.headers);
     }
     correlate(&mut parts.headers, record.request_id());
-    let request = agent_request(proxy, parts, body, &admitted)?;
+    let request = agent_request(proxy, &snapshot, parts, body, &admitted)?;
     let mut response = match record
         .waiting(upstream::to_agent(&proxy.agent, request))
         .await
@@ -161,14 +161,15 @@ async fn admit(
     if proxy.settings.user == UserMode::None {
         return Ok(Admitted::Anonymous);
     }
-    let scopes = downscope(snapshot, &verified)?;
-    let opened = proxy
-        .sessions
-        .open(&verified, &scopes)
-        .map_err(|fault| match fault {
-            SessionFault::Full => ProxyError::SessionsFull,
-            SessionFault::Sign => ProxyError::Internal("a session token could not be signed"),
-        })?;
+    let opened = downscope(snapshot, &verified)
+        .and_then(|scopes| {
+            proxy
+                .sessions
+                .open(&verified, &scopes)
+                .map_err(session_error)
+        })
+        // Refused for what the user holds, not for who it is: the record names the user.
+        .inspect_err(|_| record.by(User::of(&verified)))?;
     let session = opened.lease.session();
     record.on_behalf_of(session.user(), session.label());
     if opened.fresh {
@@ -199,11 +200,15 @@ fn verify_error(fault: VerifyFault) -> ProxyError {
     }
 }
 
+fn session_error(fault: SessionFault) -> ProxyError {
+    match fault {
+        SessionFault::Full => ProxyError::SessionsFull,
+        SessionFault::Sign => ProxyError::Internal("a session token could not be signed"),
+    }
+}
+
 fn downscope(snapshot: &Snapshot, verified: &VerifiedToken) -> Result<ScopeSet, ProxyError> {
-    let scopes = snapshot.ceiling.as_ref().map_or_else(
-        || verified.scopes().clone(),
-        |ceiling| verified.scopes().meet(ceiling),
-    );
+    let scopes = snapshot.under_ceiling(verified.scopes());
     let useless = !snapshot.user_scopes.is_empty() && scopes.meet(&snapshot.user_scopes).is_empty();
     if useless {
         Err(ProxyError::NoScopes)
@@ -214,6 +219,7 @@ fn downscope(snapshot: &Snapshot, verified: &VerifiedToken) -> Result<ScopeSet, 
 
 fn agent_request(
     proxy: &Proxy,
+    snapshot: &Snapshot,
     parts: Parts,
     body: Body,
     admitted: &Admitted,
@@ -226,7 +232,8 @@ fn agent_request(
         }
         Admitted::User(user) => {
             let session = user.lease.session();
-            let (verified, scopes) = (session.token(), session.scopes().to_string());
+            let verified = session.token();
+            let scopes = snapshot.under_ceiling(&session.scopes()).to_string();
             let identity = VerifiedIdentity {
                 user: verified.subject().as_str(),
                 email: verified.email().map(|email| email.as_str()),

@@ -121,7 +121,8 @@ impl<'a> Asked<'a> {
         let caller = match caller {
             Caller::App => CallerView::App,
             Caller::User(session) => {
-                scopes = session.scopes();
+                // A reload may have lowered the ceiling since the session was opened.
+                scopes = snapshot.under_ceiling(&session.scopes());
                 CallerView::User {
                     subject: session.subject(),
                     scopes: &scopes,
@@ -255,6 +256,7 @@ async fn read_body(
             proxy.settings.inspected_body_bytes_max,
         ))
         .await?;
+    ask::check_members(Some(&inspected.json), snapshot.policy.body_members(path))?;
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
@@ -337,12 +339,10 @@ async fn finish(
 
 /// A `Location` on the workspace points at the sidecar instead; redirects are passed, never followed.
 fn relocate(proxy: &Proxy, response: &mut Response<Body>) {
-    let rest = response
-        .headers()
-        .get(LOCATION)
-        .and_then(|l| l.to_str().ok())
-        .and_then(|l| l.strip_prefix(&proxy.workspace_origin));
-    let inside = rest.filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+    let location = response.headers().get(LOCATION);
+    let inside = location
+        .and_then(|location| location.to_str().ok())
+        .and_then(|location| proxy.workspace_origin.inside(location));
     let target = inside
         .and_then(|rest| HeaderValue::try_from(format!("{}{rest}", proxy.local.origin())).ok());
     if let Some(target) = target {

@@ -3,16 +3,13 @@
 //! Audit, metrics and log are three views of this value. It is filled by the flow as facts become known; dropping it
 //! unfinished means that the caller went away. Knows no decision. `runtime/audit_writer.rs` writes what it says.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{HeaderMap, Response};
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::domain::ask::Resource;
@@ -22,13 +19,19 @@ use crate::domain::audit::{
 use crate::domain::headers;
 use crate::domain::policy::{self, Denial, Grant, Route};
 use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
-use crate::runtime::http_client::{Body, BoxError};
+use crate::runtime::http_client::Body;
 use crate::runtime::metrics::{Direction, Metrics, RequestLabels};
 
+use self::recorded::Recorded;
 use super::error::ProxyError;
+
+mod recorded;
 
 /// The status in records of a peer that left before the answer was whole (the field's convention).
 const CLIENT_GONE: u16 = 499;
+
+/// The longest method or path that a record keeps while it waits to be written, in bytes.
+const RECORDED_TEXT_BYTES_MAX: usize = 2048;
 
 /// The places a record ends up in.
 #[derive(Clone)]
@@ -37,6 +40,21 @@ pub struct Sinks {
     pub audit: Arc<AuditWriter>,
     /// The counters.
     pub metrics: Metrics,
+    /// Cancelled when the drain time is over: whoever goes then was cut.
+    pub cut: CancellationToken,
+}
+
+impl Sinks {
+    /// Why a flow ends that is dropped in the middle.
+    fn dropped(&self) -> &'static str {
+        if std::thread::panicking() {
+            "internal"
+        } else if self.cut.is_cancelled() {
+            "cut_off"
+        } else {
+            "client_gone"
+        }
+    }
 }
 
 /// What is known of one request so far.
@@ -95,10 +113,9 @@ impl RequestRecord {
     /// Notes the method and path (without the query), and the ids that the caller brought for correlation.
     pub fn asks(&mut self, method: &http::Method, path: &str, headers: &HeaderMap) {
         self.base.method = Some(
-            known_method(method)
-                .map_or_else(|| Text::from(method.as_str().to_owned()), Text::Fixed),
+            known_method(method).map_or_else(|| Text::from(clipped(method.as_str())), Text::Fixed),
         );
-        self.base.path = Some(Text::from(Arc::<str>::from(path)));
+        self.base.path = Some(Text::from(clipped(path)));
         let claimed = headers
             .get(headers::REQUEST_ID)
             .and_then(|v| v.to_str().ok())
@@ -118,6 +135,11 @@ impl RequestRecord {
     pub fn on_behalf_of(&mut self, user: &Arc<User>, session: &Arc<str>) {
         self.base.user = Some(Arc::clone(user));
         self.base.session = Some(Text::Shared(Arc::clone(session)));
+    }
+
+    /// Notes the user of a request that has no session (yet).
+    pub fn by(&mut self, user: User) {
+        self.base.user = Some(Arc::new(user));
     }
 
     /// Notes what the call touches.
@@ -156,7 +178,15 @@ impl RequestRecord {
     pub async fn intend(&mut self) -> Result<Receipt, AuditUnavailable> {
         let mut record = self.base.clone();
         record.event = Event::Intent;
-        self.sinks.audit.intent(record).await
+        let mut receipt = self.sinks.audit.intent(record).await?;
+        let (sinks, sent, started) = (self.sinks.clone(), Arc::clone(&self.sent), self.started);
+        receipt.if_dropped(move |record| {
+            let reason = sinks.dropped();
+            record.reason = Some(Text::Fixed(reason));
+            record.status = Some(dropped_status(reason));
+            measure(record, &sent, 0, started);
+        });
+        Ok(receipt)
     }
 
     /// Runs a wait for somebody else; its time is not the sidecar's own.
@@ -184,13 +214,7 @@ impl RequestRecord {
             self.base.upstream_request_id = id.map(|id| Text::from(id.to_owned()));
         }
         self.own_share();
-        response.map(|body| {
-            Recorded {
-                body,
-                record: Some(self),
-            }
-            .boxed_unsync()
-        })
+        response.map(|body| Recorded::new(body, self).boxed_unsync())
     }
 
     /// The request is refused: writes the denial and makes the answer.
@@ -235,7 +259,7 @@ impl RequestRecord {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        let Sinks { audit, metrics } = &self.sinks;
+        let Sinks { audit, metrics, .. } = &self.sinks;
         metrics.inflight(self.direction).dec();
         let labels = RequestLabels {
             direction: self.direction,
@@ -249,10 +273,7 @@ impl RequestRecord {
             let mut record = self.base.clone();
             record.event = Event::Outcome;
             record.reason = ending.map(Text::Fixed).or(record.reason);
-            record.bytes_sent = Some(self.sent.load(Ordering::Relaxed));
-            record.bytes_received = Some(self.received);
-            record.duration_ms =
-                Some(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+            measure(&mut record, &self.sent, self.received, self.started);
             audit.outcome(receipt, record);
         }
         tracing::debug!(call = %self.call, direction = self.direction.as_str(), status = self.status, ending, "request ended");
@@ -261,71 +282,45 @@ impl RequestRecord {
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        self.close(Some("client_gone"));
-    }
-}
-
-/// An answer on its way to the peer, with the record on its back. Drops trailers of nobody: answers keep theirs.
-struct Recorded {
-    body: Body,
-    record: Option<RequestRecord>,
-}
-
-impl HttpBody for Recorded {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let (Some(record), Some(data)) = (&mut this.record, frame.data_ref()) {
-                    record.received += data.len() as u64;
-                }
-                // hyper does not poll a body of known length past its last byte.
-                if this.body.is_end_stream() {
-                    this.finish(None);
-                }
-            }
-            Some(Err(_)) => this.finish(Some("truncated")),
-            None => this.finish(None),
+        if self.closed {
+            return;
         }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Recorded {
-    fn finish(&mut self, ending: Option<&'static str>) {
-        if let Some(mut record) = self.record.take() {
-            record.close(ending);
+        let reason = self.sinks.dropped();
+        if self.base.status.is_none() {
+            self.status = dropped_status(reason);
         }
+        self.close(Some(reason));
     }
 }
 
-impl Drop for Recorded {
-    fn drop(&mut self) {
-        // A body that had no bytes to begin with is never polled.
-        let whole = self.body.is_end_stream();
-        self.finish((!whole).then_some("client_gone"));
+fn dropped_status(reason: &str) -> u16 {
+    if reason == "internal" {
+        500
+    } else {
+        CLIENT_GONE
     }
+}
+
+fn measure(record: &mut Record, sent: &AtomicU64, received: u64, started: Instant) {
+    record.bytes_sent = Some(sent.load(Ordering::Relaxed));
+    record.bytes_received = Some(received);
+    let elapsed = u64::try_from(started.elapsed().as_millis());
+    record.duration_ms = Some(elapsed.unwrap_or(u64::MAX));
 }
 
 fn known_method(method: &http::Method) -> Option<&'static str> {
     ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
         .into_iter()
         .find(|known| *known == method.as_str())
+}
+
+/// Records wait in a queue of thousands, and what is beyond is cut from the line anyway.
+fn clipped(text: &str) -> Arc<str> {
+    let whole = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=RECORDED_TEXT_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(whole);
+    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
 }
 
 /// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).

@@ -136,8 +136,11 @@ pub struct AuditWriter {
     shared: Arc<Shared>,
 }
 
+/// Fills in how a call ended whose flow was dropped.
+type Fill = Box<dyn FnOnce(&mut Record) + Send + Sync>;
+
 /// Proof that an intent is in the log, and the reserved place of its outcome. Dropping it records an outcome with reason
-/// [`ABANDONED`].
+/// [`ABANDONED`], or what [`Receipt::if_dropped`] says.
 #[must_use = "the outcome has to be reported"]
 pub struct Receipt {
     shared: Arc<Shared>,
@@ -148,6 +151,7 @@ pub struct Receipt {
     intent: Option<Box<Record>>,
     reported: bool,
     fallback: &'static str,
+    fill: Option<Fill>,
 }
 
 impl AuditWriter {
@@ -179,6 +183,12 @@ impl AuditWriter {
     ) -> Result<Self, AuditFault> {
         let shared = Arc::new(Shared::new(settings, &resumed.chain, metrics));
         for gap in resumed.gaps {
+            let reason = gap.reason.as_ref().map(Text::as_str);
+            tracing::error!(
+                reason,
+                lost = gap.lost,
+                "the audit log of earlier runs is not whole; see: valetkey audit verify"
+            );
             shared.note(gap);
         }
         let engine = engine::Engine::new(Arc::clone(&shared), settings, sink, resumed.chain, clock);
@@ -267,6 +277,11 @@ impl Receipt {
         self.intent.as_deref()
     }
 
+    /// Says what to record of a call whose flow is dropped while it waits for somebody: the caller left, or it was cut.
+    pub fn if_dropped(&mut self, fill: impl FnOnce(&mut Record) + Send + Sync + 'static) {
+        self.fill = Some(Box::new(fill));
+    }
+
     fn without_place(shared: &Arc<Shared>, call: Option<Uuid>) -> Self {
         Self {
             shared: Arc::clone(shared),
@@ -275,6 +290,7 @@ impl Receipt {
             intent: None,
             reported: false,
             fallback: ABANDONED,
+            fill: None,
         }
     }
 
@@ -296,6 +312,9 @@ impl Drop for Receipt {
         record.event = Event::Outcome;
         record.call = self.call;
         record.reason = Some(Text::Fixed(self.fallback));
+        if let Some(fill) = self.fill.take() {
+            fill(&mut record);
+        }
         self.shared.outcome(record, self.reserved);
     }
 }

@@ -3,16 +3,21 @@
 //! Never follows a redirect, never honours a proxy variable, verifies every certificate. Knows nothing of what is asked.
 //! `tls.rs` says which roots are trusted; `upstream.rs` is the typed door for forwarded calls.
 
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Collected, Full, Limited, combinators::UnsyncBoxBody};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
 
 use super::single_flight::BoxFuture;
 
@@ -57,9 +62,10 @@ pub trait HttpSend: Send + Sync {
 /// What the client is allowed to take.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientLimits {
-    /// Time to a connection, TLS included.
+    /// Time to a connection, without TLS.
     pub connect_time: Duration,
-    /// Time from the whole request to the head of the answer.
+    /// Time from the last piece of the request that could be sent to the head of the answer: an upload may last as long
+    /// as it moves.
     pub response_head_time: Duration,
     /// How long an idle connection is kept.
     pub idle_connection_time: Duration,
@@ -103,10 +109,14 @@ impl HyperSend {
 }
 
 impl HttpSend for HyperSend {
-    fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, SendFault>> {
+    fn send(&self, mut request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, SendFault>> {
+        say_framing(&mut request);
         Box::pin(async move {
             let limit = self.limits.response_head_time;
-            match tokio::time::timeout(limit, self.client.request(request)).await {
+            let moved = Arc::new(Mutex::new(Instant::now()));
+            let watch = Arc::clone(&moved);
+            let request = request.map(|body| Watched { body, moved: watch }.boxed_unsync());
+            match unless_still(limit, &moved, self.client.request(request)).await {
                 Ok(Ok(response)) if !is_framed_once(response.headers()) => {
                     // Dropped unread, which ends the connection: what comes after cannot be told apart.
                     Err(SendFault::Broken(
@@ -118,9 +128,69 @@ impl HttpSend for HyperSend {
                 }
                 Ok(Err(fault)) if fault.is_connect() => Err(SendFault::Connect(fault.into())),
                 Ok(Err(fault)) => Err(SendFault::Broken(fault.into())),
-                Err(_) => Err(SendFault::Timeout(limit)),
+                Err(Still) => Err(SendFault::Timeout(limit)),
             }
         })
+    }
+}
+
+/// hyper takes a GET whose length is not known for one without a body, unless its head says otherwise.
+fn say_framing(request: &mut Request<Body>) {
+    let body = request.body();
+    let unknown = body.size_hint().exact().is_none() && !body.is_end_stream();
+    if unknown && !request.headers().contains_key(CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
+}
+
+/// Nothing of the request moved for the whole limit.
+struct Still;
+
+/// Waits for as long as the request moves, and the limit beyond that.
+async fn unless_still<T>(
+    limit: Duration,
+    moved: &Mutex<Instant>,
+    wait: impl Future<Output = T>,
+) -> Result<T, Still> {
+    let mut wait = std::pin::pin!(wait);
+    loop {
+        let last = *moved.lock().unwrap_or_else(PoisonError::into_inner);
+        match tokio::time::timeout_at(last + limit, wait.as_mut()).await {
+            Ok(done) => return Ok(done),
+            Err(_) if last == *moved.lock().unwrap_or_else(PoisonError::into_inner) => {
+                return Err(Still);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// A request body that notes when its last piece was taken.
+struct Watched {
+    body: Body,
+    moved: Arc<Mutex<Instant>>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

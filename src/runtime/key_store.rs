@@ -27,7 +27,7 @@ pub struct KeyStoreSettings {
     pub fetch_bytes_max: usize,
     /// The longest wait for a key set document.
     pub fetch_time_max: Duration,
-    /// The shortest time between two fetches while there are keys.
+    /// The shortest time between two refreshes while there are keys, and between two fetches for keys that are not known.
     pub refetch_floor: Duration,
     /// From this age on the keys are fetched again in the background.
     pub refresh_after: Duration,
@@ -125,10 +125,20 @@ struct Published {
     fetched: Instant,
 }
 
+/// What a fetch is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Its time has come.
+    Due,
+    /// Somebody presented a key id that is not known.
+    UnknownKey,
+}
+
 #[derive(Default)]
 struct State {
     running: Option<watch::Receiver<bool>>,
     not_before: Option<Instant>,
+    unknown_not_before: Option<Instant>,
     failures: u32,
     last_error: Option<RefreshFault>,
     kept: bool,
@@ -166,7 +176,7 @@ impl KeyStore {
 
     /// Starts the first fetch and waits for nothing.
     pub fn warm(&self) {
-        self.start_if_due();
+        self.start(Why::Due);
     }
 
     /// A key set, one that holds `kid` if the issuer publishes it.
@@ -175,11 +185,15 @@ impl KeyStore {
     /// [`KeyStoreFault::Unavailable`] if there has been no good answer since the start.
     pub async fn key_set(&self, kid: &str) -> Result<Arc<KeySet>, KeyStoreFault> {
         let now = self.0.clock.now();
-        if let Some(known) = self.known().filter(|keys| keys.holds(kid, now)) {
-            return Ok(known);
-        }
-        if let Some(mut running) = self.start_if_due() {
-            // An error means that the task died; what it left behind is looked at below all the same.
+        // Twice: a fetch that was under way may have begun before the key was published.
+        for _ in 0..2 {
+            if let Some(known) = self.known().filter(|keys| keys.holds(kid, now)) {
+                return Ok(known);
+            }
+            let Some(mut running) = self.start(Why::UnknownKey) else {
+                break;
+            };
+            // An error means that the task died; what it left behind is looked at all the same.
             let _ = running.wait_for(|done| *done).await;
         }
         self.known().ok_or_else(|| {
@@ -213,19 +227,30 @@ impl KeyStore {
         }
     }
 
-    /// Joins the running fetch, or starts one if enough time has passed since the last.
-    fn start_if_due(&self) -> Option<watch::Receiver<bool>> {
+    /// Joins the running fetch, or starts one if enough time has passed. An unknown key does not wait for the floor of a
+    /// refresh that happened to come just before the issuer changed its keys, only for that of another unknown key.
+    fn start(&self, why: Why) -> Option<watch::Receiver<bool>> {
+        let has_keys = self.0.current.load().is_some();
         let mut state = self.0.lock();
         if let Some(running) = state.live() {
             return Some(running);
         }
-        if state.not_before.is_some_and(|at| Instant::now() < at) {
+        let unknown_key = why == Why::UnknownKey && has_keys;
+        let not_before = if unknown_key {
+            state.unknown_not_before
+        } else {
+            state.not_before
+        };
+        if not_before.is_some_and(|at| Instant::now() < at) {
             return None;
         }
         let (done, receiver) = watch::channel(false);
         state.running = Some(receiver.clone());
         let floor = Instant::now() + self.0.settings.refetch_floor;
         state.not_before = Some(floor);
+        if unknown_key {
+            state.unknown_not_before = Some(floor);
+        }
         if !std::mem::replace(&mut state.kept, true) {
             tokio::spawn(keep_fresh(Arc::downgrade(&self.0)));
         }
@@ -247,7 +272,7 @@ async fn keep_fresh(store: Weak<Inner>) {
         let running = inner.running();
         let at = inner.next_refresh();
         let running = if running.is_none() && Instant::now() >= at {
-            KeyStore(inner).start_if_due()
+            KeyStore(inner).start(Why::Due)
         } else {
             running
         };

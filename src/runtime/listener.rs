@@ -53,6 +53,15 @@ const H2_CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2 pings, so that a dead peer is noticed.
 const H2_PING_EVERY: Duration = Duration::from_secs(20);
 
+/// How serving ends.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// No new connection, no further request; what runs may end.
+    pub gently: CancellationToken,
+    /// What runs is dropped.
+    pub at_once: CancellationToken,
+}
+
 /// A bound listener: its address is known before anything is served.
 #[derive(Debug)]
 pub struct Listener {
@@ -91,7 +100,7 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets running requests end: `tasks` is empty when the last one has.
-    pub async fn serve<S, F>(self, service: S, stop: CancellationToken, tasks: TaskTracker)
+    pub async fn serve<S, F>(self, service: S, stop: Stop, tasks: TaskTracker)
     where
         S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Body>> + Send + 'static,
@@ -100,11 +109,11 @@ impl Listener {
         let builder = server(self.limits);
         loop {
             let slot = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.gently.cancelled() => return,
                 slot = Arc::clone(&slots).acquire_owned() => slot,
             };
             let accepted = tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.gently.cancelled() => return,
                 accepted = self.socket.accept() => accepted,
             };
             let (Ok(slot), Ok((stream, remote))) = (slot, accepted) else {
@@ -117,10 +126,10 @@ impl Listener {
                 remote,
                 local: self.address,
             };
-            let (builder, service, stop, limits) =
+            let (builder, service, ending, limits) =
                 (builder.clone(), service.clone(), stop.clone(), self.limits);
             tasks.spawn(async move {
-                connection(&builder, stream, peer, service, stop, limits).await;
+                connection(&builder, stream, peer, service, ending, limits).await;
                 drop(slot);
             });
         }
@@ -153,7 +162,7 @@ async fn connection<S, F>(
     stream: TcpStream,
     peer: Peer,
     service: S,
-    stop: CancellationToken,
+    stop: Stop,
     limits: ListenerLimits,
 ) where
     S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
@@ -184,14 +193,20 @@ async fn connection<S, F>(
     });
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(guarded), handler);
     tokio::pin!(serving);
-    let fault = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.as_mut().await
+    let drained = async {
+        tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = stop.gently.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.as_mut().await
+            }
         }
     };
-    if let Err(fault) = fault {
+    let ended = tokio::select! {
+        ended = drained => ended,
+        () = stop.at_once.cancelled() => return,
+    };
+    if let Err(fault) = ended {
         tracing::debug!(peer = %peer.remote, %fault, "connection ended early");
     }
 }
@@ -276,15 +291,11 @@ mod tests {
         headers_max: 10,
     };
 
-    async fn start() -> (SocketAddr, CancellationToken, TaskTracker) {
+    async fn start() -> (SocketAddr, Stop, TaskTracker) {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), LIMITS)
             .await
             .unwrap();
-        let (address, stop, tasks) = (
-            listener.address(),
-            CancellationToken::new(),
-            TaskTracker::new(),
-        );
+        let (address, stop, tasks) = (listener.address(), Stop::default(), TaskTracker::new());
         let hello = |_request, _peer| async { Response::new(full("hello")) };
         tokio::spawn(listener.serve(hello, stop.clone(), tasks.clone()));
         (address, stop, tasks)
@@ -344,7 +355,7 @@ mod tests {
             .unwrap();
         let mut first = [0u8; 12];
         idle.read_exact(&mut first).await.unwrap();
-        stop.cancel();
+        stop.gently.cancel();
         tasks.close();
         tokio::time::timeout(Duration::from_secs(10), tasks.wait())
             .await

@@ -146,6 +146,10 @@ impl Metrics {
             process: Process::register(r)?,
             registry,
         };
+        // There from the start, so that a rate over them is one from the first reload on.
+        for result in ["ok", "refused"] {
+            handles.policy_reloads.with_label_values(&[result]);
+        }
         Ok(Self(Arc::new(handles)))
     }
 

@@ -228,17 +228,10 @@ impl SessionTable {
         }
         self.sweep_if_full()?;
         let id = Uuid::now_v7();
-        let user = User {
-            sub: token.subject().clone(),
-            email: token.email().cloned(),
-            verified: true,
-            client_id: token.client_id().cloned(),
-            token_id: Some(token.token_id().to_owned().into()),
-        };
         let session = Arc::new(Session {
             id,
             label: id.to_string().into(),
-            user: Arc::new(user),
+            user: Arc::new(User::of(token)),
             subject: token.subject().clone(),
             client: token.client_id().cloned(),
             granted: scopes.clone(),
@@ -354,6 +347,18 @@ impl SessionTable {
         by_user_token.retain(|_, (_, local)| by_local.contains_key(local));
         self.metrics.sessions(by_local.len());
         ended
+    }
+
+    /// Ends every session and returns them, for the audit log.
+    pub fn end_all(&self) -> Vec<Arc<Session>> {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.by_user_token.clear();
+        self.metrics.sessions(0);
+        tables
+            .by_local
+            .drain()
+            .map(|(_, session)| session)
+            .collect()
     }
 
     /// The number of sessions that have not been swept out.

@@ -136,8 +136,11 @@ impl<T: Send + Sync + 'static, E: Clone + Send + Sync + 'static> SingleFlight<T,
                 .map(|outcome| outcome.clone())
             {
                 Ok(Some(outcome)) => return outcome,
-                // The task died without an answer (it panicked): forget it and try again.
-                Ok(None) | Err(_) => self.0.lock().running = None,
+                // The task died without an answer (it panicked): forget it, unless another caller has and tries already.
+                Ok(None) | Err(_) => {
+                    let mut state = self.0.lock();
+                    state.running = state.running.take().filter(|r| r.has_changed().is_ok());
+                }
             }
         }
     }

@@ -1,1 +1,289 @@
-//! soon
+//! `audit tail`, `query` and `verify` on the log that a real run left behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::harness::process::Process;
+use crate::harness::{ALICE, Folder, until, within};
+
+/// The folder, and in it the log of a demo: two users, the app, refusals.
+async fn log() -> (Folder, PathBuf) {
+    let folder = Folder::new();
+    let out = folder.run(&["demo", "--once"]).await.good();
+    let line = out.lines().find_map(|line| line.strip_prefix("audit log"));
+    let log = PathBuf::from(line.unwrap().trim());
+    (folder, log)
+}
+
+fn lines(log: &Path) -> Vec<String> {
+    let text = fs::read_to_string(log).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The file's lines whose record is so.
+fn lines_with(log: &Path, is_so: impl Fn(&Value) -> bool) -> Vec<String> {
+    let mut all = lines(log);
+    all.retain(|line| is_so(&serde_json::from_str(line).unwrap()));
+    all
+}
+
+#[tokio::test]
+async fn queries_show_exactly_the_lines_of_the_file_that_fit() {
+    let (folder, log) = log().await;
+    let file = log.to_str().unwrap();
+    let is = |name: &'static str, value: &'static str| move |r: &Value| r[name] == value;
+    for (conditions, expected) in [
+        (vec![], lines(&log)),
+        (
+            vec!["--user", ALICE],
+            lines_with(&log, |r| r["user"]["email"] == ALICE),
+        ),
+        (
+            vec!["--user", "ALICE@example.com"],
+            lines_with(&log, |r| r["user"]["sub"] == ALICE),
+        ),
+        (
+            vec!["--decision", "deny"],
+            lines_with(&log, is("decision", "deny")),
+        ),
+        (
+            vec!["--route", "user-sql"],
+            lines_with(&log, is("route", "user-sql")),
+        ),
+        (
+            vec!["--reason", "no_route"],
+            lines_with(&log, is("reason", "no_route")),
+        ),
+        (
+            vec!["--event", "outcome"],
+            lines_with(&log, is("event", "outcome")),
+        ),
+        (
+            vec!["--operation", "mlflow.*"],
+            lines_with(&log, |r| {
+                r["operation"]
+                    .as_str()
+                    .is_some_and(|o| o.starts_with("mlflow."))
+            }),
+        ),
+        (
+            vec!["--resource", "serving_endpoint/demo-chat"],
+            lines_with(&log, |r| r["resource"]["id"] == "demo-chat"),
+        ),
+        (
+            vec!["--user", ALICE, "--route", "user-sql", "--event", "intent"],
+            lines_with(&log, |r| {
+                r["user"]["email"] == ALICE && r["route"] == "user-sql" && r["event"] == "intent"
+            }),
+        ),
+        (vec!["--since", "1h"], lines(&log)),
+        (vec!["--since", "2020-01-01T00:00:00Z"], lines(&log)),
+    ] {
+        assert!(!expected.is_empty(), "{conditions:?}");
+        let all = [&["audit", "query", "--json", file], &conditions[..]].concat();
+        let out = folder.run(&all).await.good();
+        assert_eq!(out.lines().collect::<Vec<_>>(), expected, "{conditions:?}");
+    }
+    for nothing in [
+        ["--since", "2999-01-01T00:00:00Z"],
+        ["--until", "1h"],
+        ["--user", "mallory@example.com"],
+    ] {
+        let all = [&["audit", "query", "--json", file], &nothing[..]].concat();
+        assert_eq!(folder.run(&all).await.good(), "", "{nothing:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_record_is_a_bound_for_queries() {
+    let (folder, log) = log().await;
+    let file = log.to_str().unwrap();
+    let all = lines(&log);
+    let middle: Value = serde_json::from_str(&all[all.len() / 2]).unwrap();
+    let moment = middle["ts"].as_str().unwrap();
+    let since = ["audit", "query", "--json", "--since", moment, file];
+    let until = ["audit", "query", "--json", "--until", moment, file];
+    let later = folder.run(&since).await.good();
+    let earlier = folder.run(&until).await.good();
+    assert!(later.contains(&all[all.len() / 2]));
+    assert_eq!(
+        format!("{earlier}{later}"),
+        fs::read_to_string(&log).unwrap()
+    );
+    let wrong = folder
+        .run(&["audit", "query", "--since", "tomorrow", file])
+        .await;
+    wrong.expect(64).says(&["tomorrow", "15m"]);
+}
+
+#[tokio::test]
+async fn tables_name_who_as_whom_which_route_and_why() {
+    let (folder, log) = log().await;
+    let file = log.to_str().unwrap();
+    let table = folder
+        .run(&["audit", "query", "--route", "user-sql", file])
+        .await
+        .good();
+    let (head, rows) = table.split_once('\n').unwrap();
+    assert!(
+        head.starts_with("TIME") && head.ends_with("REASON"),
+        "{head}"
+    );
+    for words in [
+        ["intent allow", ALICE, "user-sql"],
+        ["denial deny", "none", "user_required"],
+    ] {
+        let fits = |row: &str| words.iter().all(|word| row.contains(word));
+        assert!(rows.lines().any(fits), "{words:?} in\n{table}");
+    }
+    assert!(!table.contains('\u{1b}'), "colours are for terminals");
+}
+
+#[tokio::test]
+async fn tail_shows_the_last_records() {
+    let (folder, log) = log().await;
+    let file = log.to_str().unwrap();
+    let all = lines(&log);
+    let last = folder
+        .run(&["audit", "tail", "--json", "-n", "3", file])
+        .await
+        .good();
+    assert_eq!(last.lines().collect::<Vec<_>>(), all[all.len() - 3..]);
+    let table = folder.run(&["audit", "tail", "-n", "2", file]).await.good();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.lines().last().unwrap().contains("stop"), "{table}");
+}
+
+#[tokio::test]
+async fn tail_follows_what_is_written_afterwards() {
+    let (folder, log) = log().await;
+    let all = lines(&log);
+    let (begun, rest) = all.split_at(5);
+    let growing = folder.write("growing.jsonl", &format!("{}\n", begun.join("\n")));
+    let arguments = ["audit", "tail", "-f", "--json", "growing.jsonl"];
+    let tail = Process::start(folder.valetkey(&arguments));
+    let shows = async |expected: &[String]| {
+        until("tail shows it", async || {
+            let out = tail.out();
+            (out.lines().collect::<Vec<_>>() == expected).then_some(())
+        })
+        .await;
+    };
+    shows(begun).await;
+    let mut file = fs::OpenOptions::new().append(true).open(growing).unwrap();
+    let rest = rest.join("\n");
+    let (half, other) = rest.split_at(rest.len() / 2);
+    std::io::Write::write_all(&mut file, half.as_bytes()).unwrap();
+    std::io::Write::write_all(&mut file, format!("{other}\n").as_bytes()).unwrap();
+    shows(&all).await;
+    tail.signal(Signal::SIGINT);
+    assert_eq!(tail.end().await.err, "");
+}
+
+#[tokio::test]
+async fn verify_says_which_record_was_tampered_with() {
+    let (folder, log) = log().await;
+    let all = lines(&log);
+    let seq = |line: &str| serde_json::from_str::<Value>(line).unwrap()["seq"].clone();
+    let mut edited = all.clone();
+    edited[8] = edited[8].replacen("\"decision\":\"allow\"", "\"decision\":\"deny\"", 1);
+    assert_ne!(edited[8], all[8], "{}", all[8]);
+    let mut cut = all.clone();
+    let gone = cut.remove(5);
+    let mut swapped = all.clone();
+    swapped.swap(6, 7);
+    for (name, text, line, number) in [
+        ("edited", edited, 9, seq(&all[8])),
+        ("cut", cut, 6, seq(&gone)),
+        ("swapped", swapped, 7, seq(&all[6])),
+    ] {
+        let file = folder.write(&format!("{name}.jsonl"), &format!("{}\n", text.join("\n")));
+        let file = file.to_str().unwrap();
+        let ended = folder.run(&["audit", "verify", file]).await.expect(1);
+        let place = format!("line {line}");
+        assert!(ended.out.contains("BROKEN"), "{name}: {}", ended.out);
+        assert!(
+            ended.out.contains(&place) && ended.out.contains(&number.to_string()),
+            "{name}: {}",
+            ended.out
+        );
+        let told = folder
+            .run(&["audit", "verify", "--json", file])
+            .await
+            .expect(1)
+            .out;
+        let told: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(told["good"], false);
+        assert_eq!(told["breaks"][0]["line"], line, "{name}: {told:#}");
+    }
+}
+
+#[tokio::test]
+async fn the_readmes_one_liner_recomputes_a_hash_with_standard_tools() {
+    let (_folder, log) = log().await;
+    let readme = include_str!("../../README.md");
+    let one_liner = "printf %s \"${line%,\\\"hash\\\":*}\" | sha256sum";
+    assert!(readme.contains(one_liner));
+    let line = lines(&log).swap_remove(3);
+    let mut shell = tokio::process::Command::new("bash");
+    shell
+        .args(["-c", one_liner])
+        .env_clear()
+        .env("PATH", crate::harness::PATH)
+        .env("line", &line);
+    let out = Process::start(shell).end().await.good();
+    let record: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(out.split_whitespace().next(), record["hash"].as_str());
+}
+
+#[tokio::test]
+async fn a_missing_log_is_told_by_name() {
+    let folder = Folder::new();
+    folder.write_config(&crate::harness::config_without_workspace());
+    for command in ["tail", "query", "verify"] {
+        let named = folder.run(&["audit", command, "nowhere.jsonl"]).await;
+        named.expect(64).says(&["nowhere.jsonl", "o such"]);
+        // Without a name it is the configured one.
+        let configured = folder.run(&["audit", command]).await;
+        configured.expect(64).says(&["audit.jsonl", "o such"]);
+    }
+}
+
+/// Exit code and standard error where nobody reads the standard output.
+async fn unread(folder: &Folder, arguments: &[&str], log: &Path) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = folder.valetkey(&[&["audit"], arguments].concat());
+    let error = folder.file("err");
+    command
+        .arg(log)
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(fs::File::create(&error).unwrap());
+    let status = within("it ends", command.status()).await.unwrap();
+    (status.code(), fs::read_to_string(error).unwrap())
+}
+
+#[tokio::test]
+async fn a_reader_that_has_gone_ends_every_command_quietly_and_changes_no_verdict() {
+    let (folder, log) = log().await;
+    for arguments in [
+        &["tail", "-n", "20"][..],
+        &["query", "--json"],
+        &["query"],
+        &["verify"],
+    ] {
+        let ended = unread(&folder, arguments, &log).await;
+        assert_eq!(ended, (Some(0), String::new()), "{arguments:?}");
+    }
+    let edited = lines(&log).join("\n").replacen("allow", "deny", 1);
+    let edited = folder.write("edited.jsonl", &format!("{edited}\n"));
+    for arguments in [&["verify"][..], &["verify", "--json"]] {
+        let ended = unread(&folder, arguments, &edited).await;
+        assert_eq!(ended, (Some(1), String::new()), "{arguments:?}");
+    }
+}

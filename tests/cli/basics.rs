@@ -102,6 +102,57 @@ async fn output_into_a_closed_pipe_ends_quietly() {
     }
 }
 
+/// The code blocks of the README in this language.
+fn blocks_of_the_readme(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let mut blocks = README
+        .split(&fence as &str)
+        .collect::<Vec<_>>()
+        .split_off(1);
+    for block in &mut blocks {
+        *block = block.split("```").next().unwrap();
+    }
+    blocks
+}
+
+#[tokio::test]
+async fn what_the_readme_invites_to_run_runs() {
+    let folder = Folder::new();
+    let lines = blocks_of_the_readme("sh").into_iter().flat_map(str::lines);
+    let commands: Vec<Vec<&str>> = lines
+        .filter_map(|line| line.strip_prefix("cargo run --release -- "))
+        .map(|line| line.split('#').next().unwrap().split_whitespace().collect())
+        .collect();
+    assert_eq!(commands, [["demo", "--once"]]);
+    for command in commands {
+        folder.run(&command).await.good();
+    }
+}
+
+#[tokio::test]
+async fn the_configurations_of_the_readme_and_of_the_example_file_are_good() {
+    let folder = Folder::new();
+    let example = include_str!("../../config/valetkey.yaml");
+    let readme = blocks_of_the_readme("yaml");
+    let policies = readme.into_iter().filter(|block| block.contains("routes:"));
+    let mut count = 0;
+    for text in policies.chain([example]) {
+        folder.write("valetkey.yaml", text);
+        let mut check = folder.valetkey(&["check"]);
+        check
+            .env("DATABRICKS_HOST", "my-workspace.cloud.databricks.com")
+            .env("DATABRICKS_WORKSPACE_ID", "1234567890")
+            .env("DATABRICKS_CLIENT_ID", "the-app")
+            .env("DATABRICKS_CLIENT_SECRET", "the-secret-of-the-app")
+            .env("AGENT_CLIENT_ID", "the-agent")
+            .env("AGENT_CLIENT_SECRET", "the-secret-of-the-agent");
+        let table = Process::start(check).end().await.good();
+        assert!(!table.contains("warning"), "{table}");
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}
+
 /// The command lines in the README's table of commands, as words.
 fn commands_of_the_readme() -> Vec<Vec<&'static str>> {
     let rows = README

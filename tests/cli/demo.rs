@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::process::Process;
 use crate::harness::web::get;
-use crate::harness::{Folder, PATH, until, within};
+use crate::harness::{Folder, PATH, USUAL_PORTS, until, within};
 
 /// Who, which call, by which route, as whom, allowed, status, and a word of what happened.
 const TABLE: [(&str, &str, &str, &str, &str, &str, &str); 12] = [
@@ -170,6 +170,7 @@ fn lines_to_paste(out: &str) -> Vec<String> {
 #[tokio::test]
 async fn a_demo_that_stays_prints_lines_that_work_when_pasted_and_ends_by_ctrl_c() {
     let folder = Folder::new();
+    let _turn = USUAL_PORTS.lock().await;
     let demo = Process::start(folder.valetkey(&["demo"]));
     let out = until("the demo prints its last line", async || {
         let out = demo.out();

@@ -180,6 +180,9 @@ pub fn free_port() -> u16 {
     held_port().1
 }
 
+/// Held by tests that want, or may take, the ports that a sidecar has when nobody says otherwise.
+pub static USUAL_PORTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 pub fn on_loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }

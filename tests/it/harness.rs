@@ -17,21 +17,23 @@ use valetkey::domain::clock::{Clock, ManualClock, SignedDuration, Timestamp};
 use valetkey::domain::problem::Problem;
 use valetkey::domain::secret::Secret;
 use valetkey::embedded::control::Control;
-use valetkey::embedded::workspace::{AppCredential, Workspace, WorkspaceOptions};
+use valetkey::embedded::workspace::{AppCredential, Workspace};
 use valetkey::proxy::Proxy;
 use valetkey::proxy::admin::Addresses;
 use valetkey::proxy::local_oidc::LocalClient;
 use valetkey::runtime::agent_gate::{AgentState, ProbePace};
-use valetkey::runtime::app_tokens::AppTokenStatus;
 
 pub mod agent;
 pub mod client;
 pub mod leaks;
+pub mod options;
 pub mod raw;
 
 use agent::Agent;
 use client::{Client, Exposed};
 use leaks::{Leaks, LogMark};
+use options::merge;
+pub use options::{TestOptions, environment};
 
 /// The longest any single wait of a test may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -57,60 +59,6 @@ pub const ENVIRONMENT: [(&str, &str); 2] = [
 /// What users' tokens hold unless a test says otherwise.
 pub const USER_SCOPES: &str =
     "sql genie model-serving vector-search files iam.current-user:read workspace.workspace";
-
-/// How a test wants its world.
-pub struct TestOptions {
-    /// `routes`; `None` leaves the starter policy in force.
-    pub routes: Option<Value>,
-    /// Merged over the harness's configuration: objects member by member, anything else replaces; `null` removes.
-    pub config: Value,
-    /// The workspace's set-up.
-    pub workspace: WorkspaceOptions,
-    /// Run on the workspace before the sidecar is bound, to break it from the start.
-    pub before: fn(&Workspace),
-    /// Another address than the echo agent's, as `host:port`.
-    pub agent: Option<String>,
-    /// Another place for calls than the workspace, which stays the issuer.
-    pub workspace_at: Option<String>,
-    /// What the configuration's environment holds.
-    pub environment: Vec<(&'static str, &'static str)>,
-    /// Whether `with_app` waits until the agent was reached.
-    pub await_agent: bool,
-    /// Whether the audit chain must verify at the end; tests that break the file say no.
-    pub audit_is_good: bool,
-}
-
-impl Default for TestOptions {
-    fn default() -> Self {
-        Self {
-            routes: None,
-            config: json!({}),
-            workspace: WorkspaceOptions::default(),
-            before: |_| {},
-            agent: None,
-            workspace_at: None,
-            environment: ENVIRONMENT.to_vec(),
-            await_agent: true,
-            audit_is_good: true,
-        }
-    }
-}
-
-impl TestOptions {
-    /// These routes, everything else as usual.
-    pub fn routes(routes: Value) -> Self {
-        Self {
-            routes: Some(routes),
-            ..Self::default()
-        }
-    }
-
-    /// Merges more configuration.
-    pub fn with(mut self, config: Value) -> Self {
-        merge(&mut self.config, config);
-        self
-    }
-}
 
 /// Runs a test body against a running sidecar, stops it, and looks for leaks.
 pub async fn with_app(options: TestOptions, body: impl AsyncFnOnce(&TestApp)) {
@@ -159,7 +107,6 @@ pub struct TestApp {
     running: Mutex<Option<Running>>,
     log: LogMark,
     audit_is_good: bool,
-    token_requests_of_start: u64,
     directory: TempDir,
 }
 
@@ -215,16 +162,10 @@ impl TestApp {
             let settled = within("the agent is reached", proxy.gate.settled()).await;
             assert_eq!(settled, AgentState::Ready);
         }
-        // The credential is tried once at the start, where a route needs it.
-        let needed = proxy.snapshot.load().policy.first_app_scope().is_some();
-        let tried = || !needed || proxy.credentials.app().status() != AppTokenStatus::Untried;
-        until("the app's credential was tried", tried).await;
-        let token_requests_of_start = workspace.control().token_requests();
         Ok(Self {
             workspace,
             agent,
             clock,
-            token_requests_of_start,
             addresses: running.addresses(),
             audit_file,
             proxy,
@@ -347,9 +288,9 @@ impl TestApp {
         calls
     }
 
-    /// How often the token endpoint was asked since the start.
+    /// How often the token endpoint was asked.
     pub fn token_requests(&self) -> u64 {
-        self.control().token_requests() - self.token_requests_of_start
+        self.control().token_requests()
     }
 
     /// What a running sidecar may be asked, such as to begin its drain.
@@ -420,11 +361,6 @@ pub async fn bind(config: &Config, clock: &Arc<ManualClock>) -> Result<App, Vec<
     App::bind(config, Some(local), Arc::clone(clock) as Arc<dyn Clock>).await
 }
 
-/// The environment the configuration is read with.
-pub fn environment() -> Env {
-    Env::from_iter(ENVIRONMENT)
-}
-
 fn app_credential() -> AppCredential {
     AppCredential {
         client_id: APP_ID.to_owned(),
@@ -441,19 +377,4 @@ fn audit_files(file: &std::path::Path) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| path.is_file())
         .collect()
-}
-
-fn merge(base: &mut Value, over: Value) {
-    match (base, over) {
-        (Value::Object(base), Value::Object(over)) => {
-            for (key, value) in over {
-                if value.is_null() {
-                    base.remove(&key);
-                } else {
-                    merge(base.entry(key).or_insert(json!({})), value);
-                }
-            }
-        }
-        (base, over) => *base = over,
-    }
 }

@@ -8,6 +8,8 @@ mod harness;
 #[cfg(test)]
 mod inbound;
 #[cfg(test)]
+mod lifecycle;
+#[cfg(test)]
 mod outbound;
 #[cfg(test)]
 mod smoke;
@@ -17,3 +19,6 @@ mod explain;
 
 #[cfg(test)]
 mod tls;
+
+#[cfg(test)]
+mod regressions;

@@ -68,3 +68,9 @@ pub(super) const NEVER_OUT_PREFIXES: &[&str] = &[
     "x-auth-request-",
     "x-valetkey-",
 ];
+
+/// Letters and digits only: what is left of a name where a reader turns everything else into one separator, as CGI does
+/// (SECURITY R8).
+pub(super) fn fold(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).collect()
+}

@@ -4,7 +4,7 @@
 //! are asked, and `matcher.rs` has the last word on each. What is looked up are exact ids, the starts of ids by their lengths,
 //! paths, and values of body members, so that ten thousand routes cost as much as ten. Made by `compile.rs`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use http::Method;
@@ -48,6 +48,8 @@ struct Group {
     plain: Numbers,
     /// Those with some, by their first condition: member → value → routes.
     by_member: HashMap<String, HashMap<String, Numbers>>,
+    /// All members that some condition names.
+    members: BTreeSet<String>,
     /// The methods of those with some; empty inside = any.
     body_methods: Vec<Vec<Method>>,
 }
@@ -140,6 +142,18 @@ impl Index {
         })
     }
 
+    /// The body members that raw routes for this path have conditions on.
+    pub(in crate::domain) fn body_members(&self, path: &CanonicalPath) -> Vec<&str> {
+        let mut members = Vec::new();
+        self.by_path.visit(path, &mut |group| {
+            if let Some(group) = self.groups.get(group as usize) {
+                members.extend(group.members.iter().map(String::as_str));
+            }
+            false
+        });
+        members
+    }
+
     /// The routes that name the operation alone.
     #[cfg(test)]
     pub(in crate::domain) fn named(&self, operation: usize) -> &[u32] {
@@ -176,6 +190,8 @@ impl Group {
             self.plain.push(number);
             return;
         };
+        let named = route.on.body.iter().map(|(member, _)| member.clone());
+        self.members.extend(named);
         let by_value = self.by_member.entry(member.clone()).or_default();
         for value in allowed {
             let numbers = by_value.entry(value.clone()).or_default();

@@ -106,9 +106,21 @@ impl DeniedCall {
                 format!("the path of {call} holds escapes that no operation admits")
             }
         };
+        let words: Vec<String> = self.call.split(' ').map(shell_word).collect();
         format!(
             "{why}; see: valetkey explain --as {} {}",
-            self.caller, self.call
+            self.caller,
+            words.join(" ")
         )
+    }
+}
+
+/// A word that may be pasted into a shell: method and path are the agent's, and `$(…)` may stand in both.
+fn shell_word(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._:~%,=@+-".contains(&b);
+    if word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
     }
 }

@@ -358,6 +358,7 @@ fn receipt(shared: &Arc<Shared>, intent: Box<Record>) -> Receipt {
         intent: Some(intent),
         reported: false,
         fallback: super::ABANDONED,
+        fill: None,
     }
 }
 

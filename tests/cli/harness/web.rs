@@ -86,10 +86,10 @@ pub async fn as_user(
     get(inbound, target, &[("x-forwarded-access-token", &token)]).await
 }
 
-/// Fetches a local app token as an SDK beside `serve` does.
-pub async fn app_token(outbound: SocketAddr) -> Answer {
+/// Asks for a local app token as an SDK beside `serve` does.
+pub async fn app_token(outbound: SocketAddr, secret: &str) -> Answer {
     let form = format!(
-        "grant_type=client_credentials&client_id={LOCAL_ID}&client_secret={LOCAL_SECRET}&scope=all-apis"
+        "grant_type=client_credentials&client_id={LOCAL_ID}&client_secret={secret}&scope=all-apis"
     );
     let kind = ("content-type", "application/x-www-form-urlencoded");
     send(outbound, Method::POST, "/oidc/v1/token", &[kind], &form)
@@ -99,7 +99,7 @@ pub async fn app_token(outbound: SocketAddr) -> Answer {
 
 /// Makes a call as the app, with a token fetched for it.
 pub async fn as_app(outbound: SocketAddr, target: &str) -> Answer {
-    let token = app_token(outbound).await.expect(200).json();
+    let token = app_token(outbound, LOCAL_SECRET).await.expect(200).json();
     let bearer = format!("Bearer {}", token["access_token"].as_str().unwrap());
     get(outbound, target, &[("authorization", &bearer)]).await
 }

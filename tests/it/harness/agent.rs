@@ -56,13 +56,6 @@ impl Received {
             .collect()
     }
 
-    /// The names of all headers, sorted.
-    pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.headers.iter().map(|(n, _)| n.as_str()).collect();
-        names.sort_unstable();
-        names
-    }
-
     /// All of it in one piece, for the leak check.
     pub fn raw(&self) -> Vec<u8> {
         let mut all = self.target.clone().into_bytes();
@@ -80,7 +73,6 @@ impl Received {
 
 struct State {
     received: Mutex<VecDeque<Received>>,
-    /// Number of the first request in `received`.
     changes: watch::Sender<()>,
     turns: Semaphore,
     open: Mutex<usize>,

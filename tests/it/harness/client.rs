@@ -62,7 +62,7 @@ impl Client {
         self
     }
 
-    /// Where it connects to.
+    /// Where it asks.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -247,11 +247,6 @@ impl Streaming {
             headers: self.headers,
             body: body.into(),
         }
-    }
-
-    /// The response itself, for upgrades.
-    pub fn into_response(self) -> Response<Incoming> {
-        self.response
     }
 }
 

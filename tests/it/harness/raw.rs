@@ -17,8 +17,13 @@ pub struct RawServer {
 impl RawServer {
     /// Answers every request head with these bytes; with `closes` the connection then ends.
     pub async fn answering(bytes: impl Into<Vec<u8>>, closes: bool) -> Self {
-        let bytes: Arc<[u8]> = bytes.into().into();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, bytes, closes)
+    }
+
+    /// The same on a listener that is there already, for answers that name its address.
+    pub fn on(listener: TcpListener, bytes: impl Into<Vec<u8>>, closes: bool) -> Self {
+        let bytes: Arc<[u8]> = bytes.into().into();
         let address = listener.local_addr().unwrap();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let stop = CancellationToken::new();

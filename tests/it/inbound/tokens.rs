@@ -78,7 +78,7 @@ async fn forged_tokens_all_get_the_same_word() {
             );
             assert!(answer.header("www-authenticate").is_some());
             let told = told(&answer);
-            assert_eq!(*word.get_or_insert(told.clone()), told, "{name}");
+            assert_eq!(*word.get_or_insert_with(|| told.clone()), told, "{name}");
         }
         assert!(word.unwrap().contains("the user token is invalid"));
         assert_eq!(app.agent.count(), 0);

@@ -9,84 +9,99 @@ use crate::harness::{TestOptions, with_app};
 
 const JSON: &str = "application/json";
 
+fn good_statement() -> String {
+    format!(r#"{{"warehouse_id":"{WAREHOUSE}","statement":"select 1"}}"#)
+}
+
+/// Content type, body, and the status that it gets.
+fn hostile() -> Vec<(&'static str, Vec<u8>, u16)> {
+    let w = WAREHOUSE;
+    let good = good_statement();
+    vec![
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":"{w}","warehouse_id":"x","statement":"s"}}"#).into(),
+            400,
+        ),
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":"x","warehouse_id":"{w}","statement":"s"}}"#).into(),
+            400,
+        ),
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":"{w}","warehouse\u005fid":"x","statement":"s"}}"#).into(),
+            400,
+        ),
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":"{w}","warehouseId":"x","statement":"s"}}"#).into(),
+            400,
+        ),
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":"{w}","WAREHOUSE_ID":"x","statement":"s"}}"#).into(),
+            400,
+        ),
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":"{w}","warehouse-id":"x","statement":"s"}}"#).into(),
+            400,
+        ),
+        (
+            JSON,
+            format!(r#"{{"warehouse_id":["{w}"],"statement":"s"}}"#).into(),
+            400,
+        ),
+        (JSON, r#"{"warehouse_id":1234,"statement":"s"}"#.into(), 400),
+        (JSON, r#"{"statement":"s"}"#.into(), 400),
+        (JSON, format!(r#"{good} {good}"#).into(), 400),
+        (JSON, format!("{good}x").into(), 400),
+        (JSON, format!("\u{feff}{good}").into(), 400),
+        (JSON, format!("/* c */{good}").into(), 400),
+        (JSON, format!("[{good}]").into(), 400),
+        (
+            JSON,
+            good.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            400,
+        ),
+        (
+            JSON,
+            format!(
+                r#"{{"x":{}1{},"warehouse_id":"{w}"}}"#,
+                "[".repeat(64),
+                "]".repeat(64)
+            )
+            .into(),
+            400,
+        ),
+        (JSON, Vec::new(), 400),
+    ]
+}
+
+/// The same statement, called something else than JSON in UTF-8.
+fn miscalled() -> Vec<(&'static str, Vec<u8>, u16)> {
+    let (good, w) = (good_statement(), WAREHOUSE);
+    vec![
+        ("text/plain", good.clone().into(), 415),
+        (
+            "application/x-www-form-urlencoded",
+            format!("warehouse_id={w}").into(),
+            415,
+        ),
+        ("multipart/form-data; boundary=x", good.clone().into(), 415),
+        ("application/json; charset=utf-16", good.clone().into(), 415),
+        ("application/json; charset=utf-7", good.clone().into(), 415),
+        ("application/json, text/plain", good.into(), 415),
+    ]
+}
+
 #[tokio::test]
 async fn bodies_with_two_readings_are_refused_and_reach_nobody() {
     with_app(open(), async |app| {
         let session = app.session(&app.alice()).await;
-        let w = WAREHOUSE;
-        let good = format!(r#"{{"warehouse_id":"{w}","statement":"select 1"}}"#);
-        let cases: Vec<(&str, Vec<u8>, u16)> = vec![
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":"{w}","warehouse_id":"x","statement":"s"}}"#).into(),
-                400,
-            ),
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":"x","warehouse_id":"{w}","statement":"s"}}"#).into(),
-                400,
-            ),
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":"{w}","warehouse\u005fid":"x","statement":"s"}}"#)
-                    .into(),
-                400,
-            ),
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":"{w}","warehouseId":"x","statement":"s"}}"#).into(),
-                400,
-            ),
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":"{w}","WAREHOUSE_ID":"x","statement":"s"}}"#).into(),
-                400,
-            ),
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":"{w}","warehouse-id":"x","statement":"s"}}"#).into(),
-                400,
-            ),
-            (
-                JSON,
-                format!(r#"{{"warehouse_id":["{w}"],"statement":"s"}}"#).into(),
-                400,
-            ),
-            (JSON, r#"{"warehouse_id":1234,"statement":"s"}"#.into(), 400),
-            (JSON, r#"{"statement":"s"}"#.into(), 400),
-            (JSON, format!(r#"{good} {good}"#).into(), 400),
-            (JSON, format!("{good}x").into(), 400),
-            (JSON, format!("\u{feff}{good}").into(), 400),
-            (JSON, format!("/* c */{good}").into(), 400),
-            (JSON, format!("[{good}]").into(), 400),
-            (
-                JSON,
-                good.encode_utf16().flat_map(u16::to_le_bytes).collect(),
-                400,
-            ),
-            (
-                JSON,
-                format!(
-                    r#"{{"x":{}1{},"warehouse_id":"{w}"}}"#,
-                    "[".repeat(64),
-                    "]".repeat(64)
-                )
-                .into(),
-                400,
-            ),
-            (JSON, Vec::new(), 400),
-            ("text/plain", good.clone().into(), 415),
-            (
-                "application/x-www-form-urlencoded",
-                format!("warehouse_id={w}").into(),
-                415,
-            ),
-            ("multipart/form-data; boundary=x", good.clone().into(), 415),
-            ("application/json; charset=utf-16", good.clone().into(), 415),
-            ("application/json; charset=utf-7", good.clone().into(), 415),
-            ("application/json, text/plain", good.clone().into(), 415),
-        ];
-        for (kind, body, status) in cases {
+        let good = good_statement();
+        for (kind, body, status) in hostile().into_iter().chain(miscalled()) {
             let shown = String::from_utf8_lossy(&body).into_owned();
             let ask = app.outbound().post(STATEMENTS).bearer(&session);
             let answer = ask.header("content-type", kind).body(body).fetch().await;
@@ -96,6 +111,21 @@ async fn bodies_with_two_readings_are_refused_and_reach_nobody() {
                 "{shown}"
             );
         }
+        assert!(app.api_calls().is_empty());
+        let ask = app.outbound().post(STATEMENTS).bearer(&session);
+        let answer = ask
+            .header("content-type", "application/json; charset=UTF-8")
+            .body(good);
+        assert_eq!(answer.fetch().await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn encoded_bodies_and_unclear_types_are_refused_and_reach_nobody() {
+    with_app(open(), async |app| {
+        let session = app.session(&app.alice()).await;
+        let good = good_statement();
         for encoding in ["gzip", "br", "deflate", "identity, gzip", "x"] {
             let ask = app.outbound().post(STATEMENTS).bearer(&session);
             let ask = ask
@@ -120,12 +150,6 @@ async fn bodies_with_two_readings_are_refused_and_reach_nobody() {
             .body(good.clone());
         assert_eq!(bare.fetch().await.status, 415);
         assert!(app.api_calls().is_empty());
-
-        let ask = app.outbound().post(STATEMENTS).bearer(&session);
-        let answer = ask
-            .header("content-type", "application/json; charset=UTF-8")
-            .body(good);
-        assert_eq!(answer.fetch().await.status, 200);
     })
     .await;
 }
@@ -245,7 +269,6 @@ async fn members_that_a_raw_route_conditions_on_are_exact() {
             r#"{"kind":["a"]}"#,
             r#"{"kind":7.0}"#,
             r#"{"kind":null}"#,
-            r#"{"Kind":"a"}"#,
             r#"{"x":{"kind":"a"}}"#,
             "[]",
             "{}",
@@ -253,7 +276,11 @@ async fn members_that_a_raw_route_conditions_on_are_exact() {
         ] {
             assert_eq!(status(bad).await, 403, "{bad}");
         }
-        for bad in [r#"{"kind":"a","kind":"a"}"#, r#"{"kind":"a""#] {
+        for bad in [
+            r#"{"kind":"a","kind":"a"}"#,
+            r#"{"kind":"a""#,
+            r#"{"Kind":"a"}"#,
+        ] {
             assert_eq!(status(bad).await, 400, "{bad}");
         }
         assert_eq!(app.api_calls().len(), served);

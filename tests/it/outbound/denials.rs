@@ -109,7 +109,22 @@ async fn every_denial_names_its_reason_and_reaches_nobody() {
             "path_escape",
         );
         assert!(app.api_calls().is_empty());
+    })
+    .await;
+}
 
+#[tokio::test]
+async fn a_denial_is_recorded_and_a_refusal_of_the_workspace_is_none() {
+    with_app(TestOptions::routes(routes()), async |app| {
+        let (alice, own) = (app.session(&app.alice()).await, app.app_token().await);
+        let out = app.outbound();
+        let get = async |target: &str, token: &str| out.get(target).bearer(token).fetch().await;
+        let shut = get(
+            &format!("/api/2.0/serving-endpoints/{CHAT_ENDPOINT}"),
+            &alice,
+        )
+        .await;
+        denied(&shut, 403, "route_denies");
         let created = out.post(STATEMENTS).bearer(&alice);
         let created = created.json(&statement(WAREHOUSE_RESTRICTED)).fetch().await;
         assert_eq!(
