@@ -18,7 +18,10 @@ pub(in crate::supervise) fn scripted(
     script: &str,
     grouping: Grouping,
 ) -> (Child, BufReader<ChildStdout>) {
-    let mut command = prepare(&words(&["sh", "-c", script]), &environment()).unwrap();
+    // A shell cannot trap what was ignored when it started, and a test run under `nohup` or in the background inherits that.
+    // In the product the signals are listened to before the agent starts, which has the same effect.
+    let clean = ["env", "--default-signal", "sh", "-c", script];
+    let mut command = prepare(&words(&clean), &environment()).unwrap();
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = Child::start(command, grouping).unwrap();
     let output = child.inner.stdout.take().unwrap();
