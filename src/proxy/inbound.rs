@@ -166,7 +166,7 @@ async fn admit(
             proxy
                 .sessions
                 .open(&verified, &scopes)
-                .map_err(session_error)
+                .map_err(|fault| session_error(&fault))
         })
         // Refused for what the user holds, not for who it is: the record names the user.
         .inspect_err(|_| record.by(User::of(&verified)))?;
@@ -200,7 +200,7 @@ fn verify_error(fault: VerifyFault) -> ProxyError {
     }
 }
 
-fn session_error(fault: SessionFault) -> ProxyError {
+fn session_error(fault: &SessionFault) -> ProxyError {
     match fault {
         SessionFault::Full => ProxyError::SessionsFull,
         SessionFault::Sign => ProxyError::Internal("a session token could not be signed"),
