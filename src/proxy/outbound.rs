@@ -30,6 +30,9 @@ use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
 use super::{Proxy, Snapshot, tap};
 
+/// What a `Host` without a port means.
+const HTTP_PORT: u16 = 80;
+
 /// Serves one outbound request; errors become answers here.
 pub async fn answer(
     proxy: &Arc<Proxy>,
@@ -189,7 +192,8 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
     let host = headers::host(&parts.uri, &parts.headers);
     let own_port = proxy.settings.outbound_address.port();
     let named = host.parse::<http::uri::Authority>().is_ok_and(|host| {
-        crate::domain::identity::is_loopback_host(host.host()) && host.port_u16() == Some(own_port)
+        crate::domain::identity::is_loopback_host(host.host())
+            && host.port_u16().unwrap_or(HTTP_PORT) == own_port
     });
     if !named {
         return Err(ProxyError::NotLocal(

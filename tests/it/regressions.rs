@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use valetkey::config::{Config, Env, LoadOptions};
 use valetkey::domain::route::PolicyOrigin;
 use valetkey::embedded::control::{Fault, Place};
@@ -330,6 +331,25 @@ async fn a_second_spelling_of_a_member_that_a_raw_route_looks_at_is_refused() {
         ] {
             let ask = app.outbound().post(ECHO).bearer(&session).json(&body);
             assert_eq!(ask.fetch().await.reason(), reason, "{body}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_front_door_is_told_to_go_on_only_after_the_token_was_verified() {
+    with_app(TestOptions::default(), async |app| {
+        let good = app.alice();
+        for (token, expected) in [("nonsense", "HTTP/1.1 401 "), (&good, "HTTP/1.1 100 ")] {
+            let mut stream = app.inbound().connect().await;
+            let host = app.addresses.inbound;
+            let head = format!(
+                "POST /echo HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-Access-Token: {token}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut first = [0u8; 13];
+            within("an answer", stream.read_exact(&mut first)).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&first), expected);
         }
     })
     .await;
