@@ -47,11 +47,12 @@
 //!
 //! - Session tokens are derived (HMAC under a key of the process), not stored: [`runtime::session`].
 //! - The first matching route decides; the index must give the answer of the ordered list: [`domain::policy`].
-//! - Operations of admin effect are reached only by their full name: [`domain::policy`].
+//! - Operations of admin effect are reached only by their full name or by a raw path: [`domain::policy`].
 //! - A statement belongs to whoever created it: [`runtime::follow_up`].
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].
 //! - Statuses are chosen for SDKs that repeat 429 and 503 for five minutes: [`proxy::error`].
+//! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].
 
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.

@@ -23,6 +23,17 @@ fn serve(folder: &Folder, workspace: &Workspace, config: &Value) -> Process {
     command
         .env(APP_SECRET_VARIABLE, workspace.app().client_secret.expose())
         .env("AGENT_CLIENT_SECRET", LOCAL_SECRET);
+    // A dead proxy in every test here: credentials go where the configuration says and nowhere else (SECURITY R25).
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        command.env(name, "http://127.0.0.1:9");
+    }
     Process::start(command)
 }
 
