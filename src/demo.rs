@@ -24,6 +24,7 @@ use self::agent::Agent;
 use self::tour::Tour;
 
 mod agent;
+mod ask;
 mod tour;
 
 /// How long the user tokens of the demo are good.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
@@ -18,10 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::embedded::world::{CHAT_ENDPOINT, EXPERIMENT, INDEX, WAREHOUSE, WAREHOUSE_RESTRICTED};
 use crate::proxy::local_oidc::LocalClient;
-use crate::runtime::http_client::{Body, full, read_limited};
+use crate::runtime::http_client::{Body, full};
 
-/// The largest answer that a tool reads, in bytes.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+use super::ask::Http;
 
 /// One thing the agent can do.
 pub struct Tool {
@@ -134,7 +132,7 @@ impl Agent {
         let sdk = Arc::new(Sdk {
             host,
             credentials,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            http: Http::default(),
             tools: tools(),
         });
         tokio::spawn(async move {
@@ -163,7 +161,7 @@ impl Agent {
 struct Sdk {
     host: SocketAddr,
     credentials: LocalClient,
-    client: Client<HttpConnector, Body>,
+    http: Http,
     tools: Vec<Tool>,
 }
 
@@ -209,7 +207,7 @@ impl Sdk {
             .header("content-type", "application/json")
             .body(full(body))
             .map_err(|fault| fault.to_string())?;
-        let (head, json) = self.send(request).await?;
+        let (head, json) = self.http.ask(request).await?;
         let header = |name: &str| {
             head.headers
                 .get(name)
@@ -235,23 +233,8 @@ impl Sdk {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(full(form))
             .ok()?;
-        let (_, json) = self.send(request).await.ok()?;
+        let (_, json) = self.http.ask(request).await.ok()?;
         HeaderValue::from_str(json.get("access_token")?.as_str()?).ok()
-    }
-
-    async fn send(&self, request: Request<Body>) -> Result<(http::response::Parts, Value), String> {
-        use http_body_util::BodyExt as _;
-        let (head, body) = self
-            .client
-            .request(request)
-            .await
-            .map_err(|fault| fault.to_string())?
-            .into_parts();
-        let body: Body = body.map_err(Into::into).boxed_unsync();
-        let bytes = read_limited(body, ANSWER_BYTES_MAX)
-            .await
-            .map_err(|fault| fault.to_string())?;
-        Ok((head, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 }
 

@@ -9,20 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Request;
-use http_body_util::BodyExt as _;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::domain::secret::Secret;
-use crate::runtime::http_client::{Body, empty, read_limited};
+use crate::runtime::http_client::empty;
+
+use super::ask::Http;
 
 /// How long the record of a call may take to be in the file.
 const RECORD_TIME: Duration = Duration::from_secs(5);
 /// Between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// The largest answer of the agent, in bytes.
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// The stops of the tour: who, which tool, what it shows.
 const STOPS: &[(Visitor, &str, &str)] = &[
@@ -77,7 +74,7 @@ pub struct Tour {
     audit: PathBuf,
     alice: Secret,
     bob: Secret,
-    client: Client<HttpConnector, Body>,
+    http: Http,
 }
 
 impl Tour {
@@ -95,7 +92,7 @@ impl Tour {
             audit,
             alice: Secret::new(alice),
             bob: Secret::new(bob),
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            http: Http::default(),
         }
     }
 
@@ -174,17 +171,7 @@ impl Tour {
             request = request.header("x-forwarded-access-token", token);
         }
         let request = request.body(empty()).map_err(|fault| fault.to_string())?;
-        let (head, body) = self
-            .client
-            .request(request)
-            .await
-            .map_err(|fault| fault.to_string())?
-            .into_parts();
-        let body: Body = body.map_err(Into::into).boxed_unsync();
-        let bytes = read_limited(body, ANSWER_BYTES_MAX)
-            .await
-            .map_err(|fault| fault.to_string())?;
-        let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let (head, json) = self.http.ask(request).await?;
         let status = json
             .get("status")
             .and_then(Value::as_u64)
