@@ -212,6 +212,10 @@ impl RequestRecord {
                 .get(headers::REQUEST_ID)
                 .and_then(|v| v.to_str().ok());
             self.base.upstream_request_id = id.map(|id| Text::from(id.to_owned()));
+        } else {
+            // For the metrics: whoever was let in was let in as somebody or nobody.
+            self.base.decision = Some(Decision::Allow);
+            self.base.identity = self.base.user.as_ref().map(|_| Identity::User);
         }
         self.own_share();
         response.map(|body| Recorded::new(body, self).boxed_unsync())

@@ -2,13 +2,13 @@
 //!
 //! Read afresh by every scrape. Knows nothing of requests.
 
-use prometheus::{Gauge, IntGauge, Registry};
+use prometheus::{Counter, Gauge, IntGauge, Registry};
 
 use super::register::register;
 
 /// The gauges of the family.
 pub(super) struct Process {
-    cpu: Gauge,
+    cpu: Counter,
     resident: IntGauge,
     virtual_memory: IntGauge,
     open_fds: IntGauge,
@@ -22,7 +22,7 @@ impl Process {
         let this = Self {
             cpu: register(
                 r,
-                Gauge::new(
+                Counter::new(
                     "process_cpu_seconds_total",
                     "Total user and system CPU time spent in seconds.",
                 )?,
@@ -91,7 +91,9 @@ impl Process {
                     .and_then(|f| f.parse::<i64>().ok())
                     .unwrap_or_default()
             };
-            self.cpu.set((number(11) + number(12)) / TICKS);
+            let total = (number(11) + number(12)) / TICKS;
+            // Two scrapes at once may read out of order; a counter never goes back.
+            self.cpu.inc_by((total - self.cpu.get()).max(0.0));
             self.threads.set(whole(17));
             self.virtual_memory.set(whole(20));
             self.resident.set(whole(21) * PAGE);
