@@ -11,9 +11,6 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// What `Retry-After` says while the agent is not ready.
-pub const AGENT_RETRY_AFTER_SECONDS: u64 = 1;
-
 /// How long one probe may wait for a connection.
 const PROBE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -107,7 +107,9 @@ pub enum AuditUnavailable {
     #[error("the audit log was not written within {0:?}: the disk hangs or is too slow")]
     Slow(Duration),
     /// More calls in flight than the queue has places.
-    #[error("the audit queue is full: too many calls in flight for audit.queue_records_max")]
+    #[error(
+        "the audit queue is full: more calls are in flight than it has places; see limits.requests"
+    )]
     Full,
     /// The writer was closed.
     #[error("the audit log is closed")]
