@@ -116,7 +116,7 @@ impl App {
             AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
                 .map_err(|fault| one("audit.file", fault.to_string()))?;
         let agent_address = agent.authority().to_owned();
-        let slots = || Arc::new(Semaphore::new(config.limits.requests));
+        let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {
             settings: flow_settings(config, addresses.outbound)?,
             snapshot: ArcSwap::from_pointee(Snapshot::new(policy, config.users.scopes.clone(), 1)),

@@ -3,7 +3,7 @@
 //! The envelope (sensitive marks, in-flight limit, panic catch) carries no data that a decision needs; every step of a flow is
 //! a line in `proxy/inbound.rs` or `proxy/outbound.rs`. Here, and only here, an error becomes an answer.
 
-use std::any::Any;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use tower::{ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
+use uuid::Uuid;
 
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::WorkspaceOrigin;
@@ -28,7 +29,7 @@ use crate::runtime::credential::CredentialSource;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::http_client::Body;
 use crate::runtime::listener::Peer;
-use crate::runtime::metrics::Direction;
+use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 use crate::runtime::verifier::Verifier;
@@ -137,7 +138,7 @@ pub struct Proxy {
     /// Upgraded connections, which the listeners do not track.
     pub tunnels: TaskTracker,
     /// Free places for requests: inbound, outbound.
-    pub slots: [Arc<Semaphore>; 2],
+    pub slots: [Semaphore; 2],
 }
 
 /// The flow of one direction as a function of the listener.
@@ -147,21 +148,38 @@ pub fn service(
 ) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static {
     let proxy = Arc::clone(proxy);
     move |request, peer| {
-        let (proxy, panicked) = (Arc::clone(&proxy), Arc::clone(&proxy));
-        let flow = service_fn(move |request: Request<Incoming>| {
+        let call = Uuid::now_v7();
+        let metrics = proxy.sinks.metrics.clone();
+        let proxy = Arc::clone(&proxy);
+        envelope(request, call, metrics, move |request| {
             let proxy = Arc::clone(&proxy);
             async move {
-                Ok::<_, std::convert::Infallible>(serve(&proxy, request, peer, direction).await)
+                let record = RequestRecord::open(proxy.sinks.clone(), direction, call);
+                serve(&proxy, request, peer, record).await
             }
-        });
-        let caught = CatchPanic::custom(flow, move |panic| panic_answer(&panicked, panic));
-        let marked = SetSensitiveRequestHeaders::new(caught, headers::SENSITIVE);
-        // A combinator, not an async block: inside one the compiler can no longer show that the future is `Send`.
-        Box::pin(marked.oneshot(request).map(|answer| match answer {
-            Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
-            Err(never) => match never {},
-        }))
+        })
     }
+}
+
+/// Marks what must not be printed, and makes a panic of the flow an answer that still names the call.
+fn envelope<B, F>(
+    request: Request<B>,
+    call: Uuid,
+    metrics: Metrics,
+    mut flow: impl FnMut(Request<B>) -> F + Send + 'static,
+) -> ServiceFuture
+where
+    B: Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let flow = service_fn(move |request| flow(request).map(Ok::<_, Infallible>));
+    let caught = CatchPanic::custom(flow, move |_panic| panic_answer(&metrics, call));
+    let marked = SetSensitiveRequestHeaders::new(caught, headers::SENSITIVE);
+    // A combinator, not an async block: inside one the compiler can no longer show that the future is `Send`.
+    Box::pin(marked.oneshot(request).map(|answer| match answer {
+        Ok(response) => response.map(|body| body.map_err(Into::into).boxed_unsync()),
+        Err(never) => match never {},
+    }))
 }
 
 /// What a listener awaits.
@@ -172,9 +190,9 @@ async fn serve(
     proxy: &Arc<Proxy>,
     request: Request<Incoming>,
     peer: Peer,
-    direction: Direction,
+    mut record: RequestRecord,
 ) -> Response<Body> {
-    let mut record = RequestRecord::open(proxy.sinks.clone(), direction);
+    let direction = record.direction();
     record.asks(request.method(), request.uri().path(), request.headers());
     let id = Arc::clone(record.request_id());
     let [inbound_slots, outbound_slots] = &proxy.slots;
@@ -183,7 +201,7 @@ async fn serve(
     } else {
         outbound_slots
     };
-    let mut response = match Arc::clone(slots).try_acquire_owned() {
+    let mut response = match slots.try_acquire() {
         Err(_) => record.refused(&ProxyError::Overloaded, None),
         Ok(slot) => {
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
@@ -207,8 +225,32 @@ async fn serve(
     response
 }
 
-fn panic_answer(proxy: &Proxy, _panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
-    proxy.sinks.metrics.panic();
-    // The record was dropped while unwinding and has closed itself.
-    ProxyError::Internal("a request panicked").to_response("")
+/// The panic itself was told by the process's hook; the record closed itself while unwinding.
+fn panic_answer(metrics: &Metrics, call: Uuid) -> Response<Body> {
+    metrics.panic();
+    tracing::error!(request_id = %call, "a request panicked: a fault of this program");
+    ProxyError::Internal("a request panicked").to_response(&call.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::StatusCode;
+
+    #[tokio::test]
+    async fn a_panic_is_one_500_that_names_the_call_and_is_counted() {
+        let (call, metrics) = (Uuid::now_v7(), Metrics::new().unwrap());
+        let flow = |_request: Request<()>| async { panic!("the canary of a panic") };
+        let answer = envelope(Request::new(()), call, metrics.clone(), flow).await;
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let named = answer.headers().get(headers::REQUEST_ID).unwrap();
+        assert_eq!(named, call.to_string().as_str());
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(
+            text.contains(&call.to_string()) && !text.contains("canary"),
+            "{text}"
+        );
+        assert!(metrics.render().contains("valetkey_panics_total 1"));
+    }
 }

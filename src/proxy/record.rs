@@ -77,8 +77,7 @@ pub struct RequestRecord {
 
 impl RequestRecord {
     /// Opens the record of a request that has just arrived.
-    pub fn open(sinks: Sinks, direction: Direction) -> Self {
-        let call = Uuid::now_v7();
+    pub fn open(sinks: Sinks, direction: Direction, call: Uuid) -> Self {
         let request_id: Arc<str> = call.to_string().into();
         let mut base = Record::new(Event::Denial);
         base.call = Some(call);
@@ -98,6 +97,11 @@ impl RequestRecord {
             status: CLIENT_GONE,
             closed: false,
         }
+    }
+
+    /// Which side it came in on.
+    pub fn direction(&self) -> Direction {
+        self.direction
     }
 
     /// The call id: always ours, never the caller's.
