@@ -33,13 +33,13 @@ pub struct Limits {
     pub requests: usize,
     /// Time to connect to workspace or agent.
     pub connect_time: Duration,
-    /// Time until the far side's answer begins.
+    /// Time from the last piece of a request until the far side's answer begins.
     pub response_head_time: Duration,
     /// How long an unused connection stays open.
     pub idle_connection_time: Duration,
     /// Time for requests in flight to end at shutdown.
     pub drain_time: Duration,
-    /// Time for the agent to accept connections after its start.
+    /// After so long without an agent that accepts connections the log says that it is late.
     pub agent_start_time: Duration,
 }
 

@@ -279,12 +279,12 @@ pub struct RawLimits {
     pub requests: Given<u64>,
     /// Time to connect to workspace or agent. Default: 5s; from 100ms to 1m.
     pub connect_time: Given<Span>,
-    /// Time until the far side's answer begins. Default: 300s; from 1s to 1h.
+    /// Time from the last piece of a request until the far side's answer begins. Default: 300s; from 1s to 1h.
     pub response_head_time: Given<Span>,
     /// How long an unused connection stays open. Default: 75s; from 1s to 10m.
     pub idle_connection_time: Given<Span>,
     /// Time for requests in flight to end at shutdown. Default: 15s; from 0s to 10m.
     pub drain_time: Given<Span>,
-    /// Time for the agent to accept connections after its start. Default: 2m; from 1s to 1h.
+    /// After so long without an agent that accepts connections the log says that it is late. Default: 2m; from 1s to 1h.
     pub agent_start_time: Given<Span>,
 }

@@ -59,6 +59,9 @@ pub trait HttpSend: Send + Sync {
     fn send(&self, request: Request<Body>) -> BoxFuture<'_, Result<Response<Body>, SendFault>>;
 }
 
+/// Header lines of one answer; more is an answer that broke off.
+const ANSWER_HEADERS_MAX: usize = 200;
+
 /// What the client is allowed to take.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientLimits {
@@ -102,7 +105,7 @@ impl HyperSend {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_connection_time)
-            .http1_max_headers(200)
+            .http1_max_headers(ANSWER_HEADERS_MAX)
             .build(https);
         Self { client, limits }
     }
