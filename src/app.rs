@@ -112,9 +112,12 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit =
-            AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
-                .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let audit = AuditWriter::start(
+            &audit_settings(config)?,
+            Arc::clone(&clock),
+            metrics.clone(),
+        )
+        .map_err(|fault| one("audit.file", fault.to_string()))?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {

@@ -12,9 +12,11 @@ use crate::domain::clock::{SignedDuration, Timestamp};
 use crate::runtime::audit_file::layout::{Lines, is_companion, log_files};
 use crate::runtime::audit_file::resume::first_seq;
 
+pub mod chunks;
 pub mod prove;
 pub mod table;
 pub mod tail;
+mod told;
 
 use table::Entry;
 

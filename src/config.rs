@@ -254,6 +254,12 @@ pub struct Audit {
     pub rotate_bytes: u64,
     /// How many old files are kept.
     pub rotate_keep: usize,
+    /// Records between two checkpoints.
+    pub checkpoint_records: usize,
+    /// The longest wait for a checkpoint.
+    pub checkpoint_interval: Duration,
+    /// The key that signs them; `None` makes one at each start.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `admin`.

@@ -83,6 +83,7 @@ pub mod runtime {
     pub mod agent_gate; //     whether the agent accepts connections
     pub mod app_tokens; //     the app's tokens, per scope set
     pub mod audit_file; //     the log on disk: lock, rotate, resume
+    pub mod audit_key; //      what signs the log
     pub mod audit_writer; //   one thread that owns the chain
     pub mod credential; //     grant + caller → credential
     pub mod discovery; //      where the issuer, its keys and its token endpoint are

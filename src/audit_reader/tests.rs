@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::prove::verify;
+use super::prove::{Claim, verify};
 use super::tail::tail;
 use super::*;
 use crate::domain::audit::chain::{Chain, Link};
@@ -85,10 +85,15 @@ impl Log {
         (count, String::from_utf8(out).unwrap())
     }
 
-    fn verify(&self, end: Option<Link>, json: bool) -> (bool, String) {
+    fn verify(&self, head: Option<Link>, json: bool) -> (bool, String) {
         let mut out = Vec::new();
         let files = files_of(&[self.path()]).unwrap();
-        let good = verify(&files, end, json, &mut out).unwrap();
+        let claim = Claim {
+            heads: head.into_iter().collect(),
+            json,
+            ..Claim::default()
+        };
+        let good = verify(&files, &claim, &mut out).unwrap();
         (good, String::from_utf8(out).unwrap())
     }
 }
@@ -201,6 +206,15 @@ fn verify_says_good_over_rotated_files_in_any_order_of_arguments() {
     assert_eq!(value["head"], log.chain.head().hash.to_string());
 }
 
+/// A record that is not in the log any more.
+fn later(log: &Log) -> Link {
+    let head = log.chain.head();
+    Link {
+        seq: head.seq + 1,
+        ..head
+    }
+}
+
 #[test]
 fn verify_names_file_line_and_kind_of_each_break() {
     let log = Log::some(600);
@@ -211,7 +225,7 @@ fn verify_names_file_line_and_kind_of_each_break() {
     assert!(!good);
     let place = format!("{}: line 1: edited:", first.display());
     assert!(text.contains(&place) && text.contains("BROKEN"), "{text}");
-    let (_, json) = log.verify(Some(Link::START), true);
+    let (_, json) = log.verify(Some(later(&log)), true);
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(value["breaks"][0]["kind"], "edited");
     assert_eq!(value["breaks"][1]["kind"], "cut");

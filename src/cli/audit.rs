@@ -36,6 +36,8 @@ pub enum Audit {
     Verify {
         #[command(flatten)]
         log: Log,
+        #[command(flatten)]
+        claim: Claim,
     },
 }
 
@@ -86,12 +88,29 @@ pub struct Conditions {
     event: Option<String>,
 }
 
+/// What is to be proven.
+#[derive(clap::Args)]
+pub struct Claim {
+    /// Trust this public key only: 64 hex digits (start log, /status), or a PEM file; may be repeated
+    #[arg(long, value_name = "KEY")]
+    key: Vec<String>,
+    /// A record noted elsewhere that must be there: audit.seq and audit.head of /status; may be repeated
+    #[arg(long, value_name = "SEQ:HASH")]
+    head: Vec<String>,
+    /// The files are the export of this user (the subject)
+    #[arg(long, value_name = "SUBJECT")]
+    user: Option<String>,
+    /// What came before the first record is not here
+    #[arg(long)]
+    partial: bool,
+}
+
 /// Runs one of the commands.
 pub fn read(command: Audit, env: &Env) -> u8 {
     let done = match command {
         Audit::Tail { log, follow, lines } => show_tail(&log, follow, lines, env),
         Audit::Query { log, conditions } => query(&log, *conditions, env),
-        Audit::Verify { log } => verify(&log, env),
+        Audit::Verify { log, claim } => verify(&log, claim, env),
     };
     done.unwrap_or_else(|ended| ended.0)
 }
@@ -193,8 +212,18 @@ fn query(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
     Ok(exit::GOOD)
 }
 
-fn verify(log: &Log, env: &Env) -> Result<u8, Ended> {
+fn verify(log: &Log, claim: Claim, env: &Env) -> Result<u8, Ended> {
+    let usage = |message: String| Ended(complain(&message, exit::USAGE));
+    let keys = claim.key.iter().map(|key| prove::parse_key(key));
+    let heads = claim.head.iter().map(|head| prove::parse_head(head));
+    let claim = prove::Claim {
+        keys: keys.collect::<Result<_, _>>().map_err(usage)?,
+        heads: heads.collect::<Result<_, _>>().map_err(usage)?,
+        user: claim.user,
+        partial: claim.partial,
+        json: log.json,
+    };
     let files = audit_reader::files_of(&log.files(env)?)?;
-    let good = prove::verify(&files, None, log.json, &mut io::stdout().lock())?;
+    let good = prove::verify(&files, &claim, &mut io::stdout().lock())?;
     Ok(if good { exit::GOOD } else { exit::NO })
 }

@@ -219,8 +219,22 @@ pub struct RawAudit {
     pub sync: Given<AuditSync>,
     /// When a new file is begun.
     pub rotate: Given<RawRotate>,
+    /// How often the log is signed; also at each rotation and at the end.
+    pub checkpoint: Given<RawCheckpoint>,
+    /// The Ed25519 private key that signs, PKCS#8 as PEM or DER, readable for this user alone. Default: a new one at each start.
+    pub key_file: Given<String>,
     /// Shipping to a volume (a later version).
     pub ship: Given<RawShip>,
+}
+
+/// How often the audit log is signed.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCheckpoint {
+    /// After so many records. Default: 1000; from 1 to 1000000.
+    pub records: Given<u64>,
+    /// Where fewer come: when the first of them has waited so long. Default: 1m; from 1s to 1d.
+    pub interval: Given<Span>,
 }
 
 /// When a new audit file is begun.

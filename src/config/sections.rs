@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use tracing::level_filters::LevelFilter;
@@ -27,6 +28,9 @@ use crate::domain::secret::{Digest, Secret};
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
 
 const MIB: u64 = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
@@ -294,6 +298,7 @@ fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<Lo
 
 fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
     let rotate = raw.rotate.take();
+    let checkpoint = raw.checkpoint.take();
     Audit {
         file: c
             .path(&raw.file)
@@ -302,6 +307,9 @@ fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
         sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
         rotate_bytes: c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB),
         rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
+        checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
+        checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
+        key_file: c.path(&raw.key_file),
     }
 }
 

@@ -75,7 +75,7 @@ pub enum OnFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditSync {
-    /// After every record.
+    /// Before a call leaves, many at once; anything else within 20 ms.
     Record,
     /// About once in a second.
     Interval,

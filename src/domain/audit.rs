@@ -12,6 +12,7 @@ use super::identity::{ClientId, UserEmail, UserId};
 use super::token::VerifiedToken;
 
 pub mod chain;
+pub mod checkpoint;
 mod json;
 pub mod line;
 pub mod verify;
@@ -41,11 +42,13 @@ pub enum Event {
     Stop,
     /// The log says of itself that something is missing or was repaired; `reason` and `lost` say what.
     Gap,
+    /// A signature over everything before it.
+    Checkpoint,
 }
 
 impl Event {
     /// All events, in the order of declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Intent,
         Self::Outcome,
         Self::Denial,
@@ -57,6 +60,7 @@ impl Event {
         Self::Start,
         Self::Stop,
         Self::Gap,
+        Self::Checkpoint,
     ];
 
     /// The word in the record.
@@ -73,6 +77,7 @@ impl Event {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Gap => "gap",
+            Self::Checkpoint => "checkpoint",
         }
     }
 
@@ -257,6 +262,8 @@ pub struct Record {
     pub duration_ms: Option<u64>,
     /// Only in a gap: how many records are known to be missing.
     pub lost: Option<u64>,
+    /// Only in a checkpoint: what is signed.
+    pub checkpoint: Option<Box<checkpoint::Checkpoint>>,
 }
 
 impl Record {
@@ -284,6 +291,7 @@ impl Record {
             bytes_received: None,
             duration_ms: None,
             lost: None,
+            checkpoint: None,
         }
     }
 

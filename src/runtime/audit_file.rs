@@ -84,7 +84,12 @@ pub trait AuditSink: Send {
         Ok(())
     }
 
-    /// Between batches: rotation where it is due.
+    /// Whether rotation is due.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Between batches, once it is full: rotation.
     ///
     /// # Errors
     /// What the system said; the old file then stays in use.
@@ -217,7 +222,7 @@ impl AuditSink for AuditFile {
         match written {
             Ok(()) => {
                 self.len += batch.len() as u64;
-                self.unflushed |= !durable;
+                self.unflushed = !durable;
                 Ok(())
             }
             Err(cause) => {
@@ -255,8 +260,12 @@ impl AuditSink for AuditFile {
         Ok(())
     }
 
+    fn is_full(&self) -> bool {
+        self.len >= self.rotate_at
+    }
+
     fn rotate(&mut self, chain: &Chain) -> io::Result<()> {
-        if self.len < self.rotate_at {
+        if !self.is_full() {
             return Ok(());
         }
         let done = self.rotate_now(chain);

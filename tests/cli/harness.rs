@@ -118,10 +118,12 @@ impl Folder {
             .collect()
     }
 
+    /// What happened, without the signatures over it.
     pub fn events(&self) -> Vec<String> {
         self.records()
             .iter()
             .map(|record| record["event"].as_str().unwrap().to_owned())
+            .filter(|event| event != "checkpoint")
             .collect()
     }
 }

@@ -55,6 +55,13 @@ pub fn rotated(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The number of its first record that a rotated file's name states.
+pub fn first_seq_in_name(path: &Path) -> Option<u64> {
+    let digits = path.extension()?.to_str()?;
+    let all = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| all)
+}
+
 /// Lines of any reader, each at most [`AUDIT_LINE_BYTES_MAX`] long; of a longer one the beginning.
 #[derive(Debug)]
 pub struct Lines<R> {

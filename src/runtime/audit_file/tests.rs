@@ -6,7 +6,7 @@ use super::layout::{AUDIT_LINE_BYTES_MAX, Lines, log_files};
 use super::resume::{CHAIN_BROKEN, Resumed, TAIL_MISSING, TORN_LINE, resume};
 use super::*;
 use crate::domain::audit::chain::Link;
-use crate::domain::audit::verify::{Report, Verifier};
+use crate::domain::audit::verify::{Verifier, report::Report};
 use crate::domain::audit::{Event, Record, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::identity::UserId;
