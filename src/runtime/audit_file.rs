@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use crate::domain::audit::chain::Chain;
 
-use layout::{beside, folder, rotated, same_file};
+use layout::{beside, folder, is_deleted, rotated, same_file};
 
 pub mod layout;
 pub mod resume;
@@ -215,7 +215,13 @@ impl AuditSink for AuditFile {
             self.file.set_len(self.len)?;
             self.dirty_end = false;
         }
-        let mut written = self.file.write_all(batch);
+        let mut written = self.file.write_all(batch).and_then(|()| {
+            // Asked after the write: what is acknowledged was in a file that could be found.
+            if is_deleted(&self.file)? {
+                return Err(io::Error::other("it was deleted"));
+            }
+            Ok(())
+        });
         if durable && written.is_ok() {
             written = self.file.sync_data();
         }

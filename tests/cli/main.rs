@@ -9,6 +9,8 @@ mod harness;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_faults;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod demo;

@@ -148,6 +148,25 @@ pub fn same_file(path: &Path, _: &File) -> io::Result<bool> {
     path.try_exists()
 }
 
+/// Whether no name leads to the open file any more: what is written there is lost when it is closed.
+///
+/// # Errors
+/// When the open file cannot be asked.
+#[cfg(unix)]
+pub fn is_deleted(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(file.metadata()?.nlink() == 0)
+}
+
+/// Whether no name leads to the open file any more: where there are no inodes, an open file is not deleted.
+///
+/// # Errors
+/// Never.
+#[cfg(not(unix))]
+pub fn is_deleted(_: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Whether the name is that of a file beside the log which holds no records of it.
 pub fn is_companion(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

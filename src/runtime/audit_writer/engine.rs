@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::super::audit_file::AuditSink;
 use super::queue::{Job, Reply, Shared, receipt};
 use super::sealing::Sealer;
-use super::{AuditSettings, AuditSync, AuditUnavailable, NOT_FORWARDED, OnFailure};
+use super::{AuditSettings, AuditSync, NOT_FORWARDED, OnFailure};
 use crate::domain::audit::chain::Chain;
 use crate::domain::audit::{Event, Record};
 use crate::domain::clock::Clock;
@@ -29,6 +29,8 @@ const WRITE_FAILED: &str = "write_failed";
 const SYNC_FAILED: &str = "sync_failed";
 const FILE_REPLACED: &str = "file_replaced";
 const QUEUE_FULL: &str = "queue_full";
+
+mod failing;
 
 /// Owns chain and sink.
 pub struct Engine {
@@ -161,14 +163,7 @@ impl Engine {
         let now = Instant::now();
         if self.failing.is_none() && self.check_at <= now && !self.pending.is_empty() {
             self.check_at = now + self.sync_interval;
-            if let Err(cause) = self.sink.check() {
-                // Calls need not suffer: the next append begins a new file, with a gap that says so.
-                tracing::error!(%cause, "the audit file is not where it was");
-                self.failing = Some(Failing {
-                    reason: FILE_REPLACED,
-                    retry_at: now,
-                });
-            }
+            self.is_misplaced();
         }
         while !self.pending.is_empty()
             || self.lost > 0
@@ -186,6 +181,10 @@ impl Engine {
                 AuditSync::None => false,
             };
             if let Err(cause) = self.append(durable) {
+                if self.failing.is_none() && self.is_misplaced() {
+                    self.put_back();
+                    continue;
+                }
                 return self.fail(WRITE_FAILED, &cause);
             }
             self.stand();
@@ -304,59 +303,6 @@ impl Engine {
                 self.shared.metrics.audit_records(event.as_str(), count);
             }
         }
-    }
-
-    fn fail(&mut self, reason: &'static str, cause: &io::Error) {
-        let text: Arc<str> = cause.to_string().into();
-        let first = self.failing.is_none();
-        // The first reason is the one to record.
-        let reason = self.failing.as_ref().map_or(reason, |f| f.reason);
-        self.failing = Some(Failing {
-            reason,
-            retry_at: Instant::now() + RETRY_INTERVAL,
-        });
-        for job in self.batch.drain(..).rev() {
-            self.pending.push_front(job);
-        }
-        let mut inbox = self.shared.lock();
-        inbox.failing = Some(Arc::clone(&text));
-        inbox.status.last_error = Some(text);
-        drop(inbox);
-        if first {
-            tracing::error!(%cause, reason, "the audit log cannot be written");
-        }
-        self.answer_failing();
-    }
-
-    /// Nobody waits for a sink that fails: intents are refused, or go on with their record waiting.
-    fn answer_failing(&mut self) {
-        let Some(text) = self.shared.lock().failing.clone() else {
-            return;
-        };
-        let mut freed = 0;
-        let shared = &self.shared;
-        self.pending.retain_mut(|job| {
-            let places = job.places();
-            let Some(reply) = job.reply.take() else {
-                return true;
-            };
-            match shared.on_failure {
-                OnFailure::Refuse => {
-                    freed += places;
-                    // A caller that has gone needs no answer.
-                    let _ = reply.send(Err(AuditUnavailable::Failing(Arc::clone(&text))));
-                    false
-                }
-                OnFailure::Continue => {
-                    let receipt = receipt(shared, job.record.clone());
-                    if let Err(Ok(unheard)) = reply.send(Ok(receipt)) {
-                        unheard.forget();
-                    }
-                    true
-                }
-            }
-        });
-        self.shared.lock().places -= freed;
     }
 
     fn sync_if_due(&mut self) {
