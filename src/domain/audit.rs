@@ -15,6 +15,7 @@ pub mod chain;
 pub mod checkpoint;
 mod json;
 pub mod line;
+pub mod ocsf;
 pub mod verify;
 
 /// What a record tells of: a closed list. New events are added at the end and never change their word.
@@ -199,7 +200,7 @@ impl User {
     }
 }
 
-/// The thing a call touches.
+/// The thing a call touches, or an id that ties calls together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Such as `sql_warehouse`.
@@ -240,6 +241,8 @@ pub struct Record {
     pub operation: Option<Text>,
     /// The thing touched.
     pub resource: Option<Resource>,
+    /// The id that an answer gave out, or that this call names: a statement, a conversation.
+    pub follow_up: Option<Resource>,
     /// The HTTP method.
     pub method: Option<Text>,
     /// The path; sealing cuts it at `?` and `#`, so that a query cannot slip in.
@@ -280,6 +283,7 @@ impl Record {
             route: None,
             operation: None,
             resource: None,
+            follow_up: None,
             method: None,
             path: None,
             mcp: None,

@@ -26,7 +26,7 @@ use crate::runtime::upstream::OutboundParts;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
-use super::record::RequestRecord;
+use super::record::{Created, RequestRecord};
 use super::sending::{Failed, Sending};
 use super::{Proxy, Snapshot, tap};
 
@@ -68,6 +68,7 @@ async fn serve(
     let (mut outgoing, json) =
         read_body(proxy, &snapshot, (&parts, &path), operation, body, record).await?;
     let follow_up = proxy.follow_ups.view(operation.map(|(_, o)| &**o), &path);
+    record.follows(operation.and_then(|(_, o)| ask::follow_up_id(o, &path)));
     let asked = Asked {
         parts: &parts,
         path: &path,
@@ -92,6 +93,7 @@ async fn serve(
             operation: operation.map(|(_, o)| &**o),
             caller: &caller,
             resource,
+            created: record.created(),
         },
     )
     .await
@@ -291,6 +293,7 @@ struct Answered<'a> {
     caller: &'a Caller,
     /// What the call touched; ids that the answer gives out stand for it.
     resource: Option<ResourceId>,
+    created: Created,
 }
 
 /// Cleans the answer, binds the ids it gives out, and keeps the agent from walking around the sidecar by what it reads there.
@@ -304,6 +307,7 @@ async fn finish(
         operation,
         caller,
         resource,
+        created,
     } = asked;
     headers::clean_workspace_answer(response.headers_mut());
     relocate(proxy, &mut response);
@@ -335,7 +339,11 @@ async fn finish(
             Arc::clone(&creates.kind),
             resource.clone(),
         );
-        let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
+        let created = created.clone();
+        let bind = move |id: &str| {
+            created.note(&kind, id);
+            table.bind(&kind, id, Bound { owner, resource });
+        };
         response = response.map(|body| tap::tap(body, &creates.field, bind).boxed_unsync());
     }
     Ok((response, receipt))

@@ -3,8 +3,9 @@
 //! Audit, metrics and log are three views of this value. It is filled by the flow as facts become known; dropping it
 //! unfinished means that the caller went away. Knows no decision. `runtime/audit_writer.rs` writes what it says.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response};
@@ -14,7 +15,7 @@ use uuid::Uuid;
 
 use crate::domain::ask::Resource;
 use crate::domain::audit::{
-    Decision, Event, Identity, Record, Resource as AuditResource, Text, User,
+    Decision, Event, Identity, Mcp, Record, Resource as AuditResource, Text, User,
 };
 use crate::domain::headers;
 use crate::domain::policy::{self, Denial, Grant, Route};
@@ -71,8 +72,23 @@ pub struct RequestRecord {
     receipt: Option<Receipt>,
     sent: Arc<AtomicU64>,
     received: u64,
+    created: Created,
     status: u16,
     closed: bool,
+}
+
+/// The id that the answer gives out, noted while it streams by.
+#[derive(Debug, Clone, Default)]
+pub struct Created(Arc<OnceLock<AuditResource>>);
+
+impl Created {
+    /// Notes it; the first one stands.
+    pub fn note(&self, kind: &Arc<str>, id: &str) {
+        let _ = self.0.set(AuditResource {
+            kind: Text::Shared(Arc::clone(kind)),
+            id: Text::from(clipped(id)),
+        });
+    }
 }
 
 impl RequestRecord {
@@ -94,6 +110,7 @@ impl RequestRecord {
             receipt: None,
             sent: Arc::default(),
             received: 0,
+            created: Created::default(),
             status: CLIENT_GONE,
             closed: false,
         }
@@ -152,6 +169,27 @@ impl RequestRecord {
         self.base.resource = resources.first().map(|r| AuditResource {
             kind: Text::from(r.kind.to_owned()),
             id: Text::from(r.id.to_string()),
+        });
+    }
+
+    /// Notes the statement or conversation that the call names.
+    pub fn follows(&mut self, follow_up: Option<(&str, Cow<'_, str>)>) {
+        self.base.follow_up = follow_up.map(|(kind, id)| AuditResource {
+            kind: Text::from(kind.to_owned()),
+            id: Text::from(clipped(&id)),
+        });
+    }
+
+    /// Where to note the id that the answer gives out.
+    pub fn created(&self) -> Created {
+        self.created.clone()
+    }
+
+    /// Notes the MCP call inside.
+    pub fn calls_tool(&mut self, method: &str, tool: Option<&str>) {
+        self.base.mcp = Some(Mcp {
+            method: Text::from(clipped(method)),
+            tool: tool.map(|tool| Text::from(clipped(tool))),
         });
     }
 
@@ -281,6 +319,9 @@ impl RequestRecord {
             let mut record = self.base.clone();
             record.event = Event::Outcome;
             record.reason = ending.map(Text::Fixed).or(record.reason);
+            if let Some(created) = self.created.0.get() {
+                record.follow_up = Some(created.clone());
+            }
             measure(&mut record, &self.sent, self.received, self.started);
             audit.outcome(receipt, record);
         }

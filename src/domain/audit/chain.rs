@@ -29,7 +29,7 @@ use super::super::clock::Timestamp;
 use super::super::identity::UserId;
 use super::checkpoint::{Checkpoint, SigningKey};
 use super::json::{push_hex, push_number, push_string};
-use super::{Event, Record, Text};
+use super::{Event, Record, Resource, Text};
 
 /// The version of the line's format.
 pub const AUDIT_VERSION: u64 = 1;
@@ -281,12 +281,8 @@ fn push_fields(record: &Record, out: &mut Vec<u8>) {
     word(out, "identity", record.identity.map(|i| i.as_str()));
     text(out, "route", record.route.as_ref());
     text(out, "operation", record.operation.as_ref());
-    if let Some(resource) = &record.resource {
-        out.extend_from_slice(b",\"resource\":{\"type\":");
-        push_string(out, resource.kind.as_str());
-        string(out, "id", resource.id.as_str());
-        out.push(b'}');
-    }
+    resource(out, "resource", record.resource.as_ref());
+    resource(out, "follow_up", record.follow_up.as_ref());
     text(out, "method", record.method.as_ref());
     if let Some(path) = &record.path {
         let path = path.as_str();
@@ -339,6 +335,16 @@ fn string(out: &mut Vec<u8>, name: &'static str, value: &str) {
 fn text(out: &mut Vec<u8>, name: &'static str, value: Option<&Text>) {
     if let Some(value) = value {
         string(out, name, value.as_str());
+    }
+}
+
+fn resource(out: &mut Vec<u8>, name: &'static str, value: Option<&Resource>) {
+    if let Some(resource) = value {
+        key(out, name);
+        out.extend_from_slice(b"{\"type\":");
+        push_string(out, resource.kind.as_str());
+        string(out, "id", resource.id.as_str());
+        out.push(b'}');
     }
 }
 
