@@ -42,8 +42,8 @@ pub mod yaml;
 
 use limits::Limits;
 use words::{
-    Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
-    UserMode,
+    Algorithm, AppScopes, AuditFormat, AuditSync, Exchange, LogFormat, OnFailure, Presigned,
+    SessionFormat, UserMode,
 };
 
 /// The environment as it was when the program started. `Debug` shows the names only.
@@ -254,6 +254,8 @@ pub struct Audit {
     pub rotate_bytes: u64,
     /// How many old files are kept.
     pub rotate_keep: usize,
+    /// The form in which records go to the standard output too, if they do.
+    pub stdout: Option<AuditFormat>,
     /// Records between two checkpoints.
     pub checkpoint_records: usize,
     /// The longest wait for a checkpoint.

@@ -13,6 +13,7 @@ use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
+use crate::runtime::audit_copy::CopyFormat;
 use crate::runtime::audit_key;
 use crate::runtime::audit_writer::{AuditSettings, AuditSync, CheckpointSettings, OnFailure};
 use crate::runtime::credential::CredentialSource;
@@ -187,6 +188,10 @@ pub(super) fn audit_settings(config: &Config) -> Result<AuditSettings, Vec<Probl
         },
         rotate_bytes: audit.rotate_bytes,
         rotate_keep: audit.rotate_keep,
+        stdout: audit.stdout.map(|format| match format {
+            words::AuditFormat::Json => CopyFormat::Json,
+            words::AuditFormat::Ocsf => CopyFormat::Ocsf,
+        }),
         checkpoint: Some(CheckpointSettings {
             records: audit.checkpoint_records as u64,
             interval: audit.checkpoint_interval,

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
-    Algorithm, AppScopes, AsWord, AuditSync, Exchange, LimitPer, LogFormat, Mode, OnFailure,
-    Presigned, SessionFormat, Switch, UserMode,
+    Algorithm, AppScopes, AsWord, AuditFormat, AuditSync, Exchange, LimitPer, LogFormat, Mode,
+    OnFailure, Presigned, SessionFormat, Switch, UserMode,
 };
 
 /// A list whose entries have their own places.
@@ -223,6 +223,10 @@ pub struct RawAudit {
     pub checkpoint: Given<RawCheckpoint>,
     /// The Ed25519 private key that signs, PKCS#8 as PEM or DER, readable for this user alone. Default: a new one at each start.
     pub key_file: Given<String>,
+    /// Whether each record also goes to the standard output. Default: false.
+    pub stdout: Given<bool>,
+    /// In which form it does. Default: json.
+    pub format: Given<AuditFormat>,
     /// Shipping to a volume (a later version).
     pub ship: Given<RawShip>,
 }

@@ -15,7 +15,9 @@ use super::limits::Limits;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::routes;
-use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
+use super::words::{
+    AppScopes, AuditFormat, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch,
+};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::catalog::Catalog;
 use crate::domain::compile::compile;
@@ -299,6 +301,16 @@ fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<Lo
 fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
     let rotate = raw.rotate.take();
     let checkpoint = raw.checkpoint.take();
+    let stdout = raw.stdout.get().copied().unwrap_or(false);
+    if raw.format.get().is_some() && !stdout {
+        let problem = raw
+            .format
+            .problem("is the form of the copy on standard output, which is off");
+        c.report(problem.hint(
+            "set audit.stdout: true; for the file there is valetkey audit export --format ocsf",
+        ));
+    }
+    let format = raw.format.get().copied().unwrap_or(AuditFormat::Json);
     Audit {
         file: c
             .path(&raw.file)
@@ -307,6 +319,7 @@ fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
         sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
         rotate_bytes: c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB),
         rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
+        stdout: stdout.then_some(format),
         checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
         checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
         key_file: c.path(&raw.key_file),

@@ -83,6 +83,16 @@ pub enum AuditSync {
     None,
 }
 
+/// In which form audit records go to the standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditFormat {
+    /// As they are in the file.
+    Json,
+    /// OCSF API Activity events.
+    Ocsf,
+}
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::audit_copy::{Copied, CopyFormat};
 use super::audit_file::resume::{Resumed, resume};
 use super::audit_file::{AuditFault, AuditFile, AuditSink};
 use super::metrics::Metrics;
@@ -107,6 +108,8 @@ pub struct AuditSettings {
     pub queue_records_max: usize,
     /// The longest wait of an intent, and of [`AuditWriter::close`].
     pub write_wait_max: Duration,
+    /// Whether, and how, what is in the file goes to the standard output too.
+    pub stdout: Option<CopyFormat>,
     /// Signed checkpoints: also at rotation and at the end.
     pub checkpoint: Option<CheckpointSettings>,
 }
@@ -123,6 +126,7 @@ impl AuditSettings {
             rotate_keep: ROTATE_KEEP_DEFAULT,
             queue_records_max: QUEUE_RECORDS_MAX_DEFAULT,
             write_wait_max: WRITE_WAIT_MAX_DEFAULT,
+            stdout: None,
             checkpoint: None,
         }
     }
@@ -202,7 +206,12 @@ impl AuditWriter {
         let mut file =
             AuditFile::open(&settings.file, settings.rotate_bytes, settings.rotate_keep)?;
         let resumed = resume(&mut file)?;
-        Self::start_with(settings, Box::new(file), resumed, clock, metrics)
+        let mut sink: Box<dyn AuditSink> = Box::new(file);
+        if let Some(format) = settings.stdout {
+            let copied = Copied::to_stdout(sink, format, metrics.clone());
+            sink = Box::new(copied.map_err(AuditFault::Thread)?);
+        }
+        Self::start_with(settings, sink, resumed, clock, metrics)
     }
 
     /// The same over any sink. `settings.file` is not looked at.

@@ -404,3 +404,39 @@ async fn a_pinned_key_is_the_only_one_that_counts() {
     let refused = folder.run(&["serve"]).await.expect(78);
     refused.says(&["audit.key_file", "key.pem", "chmod 600"]);
 }
+
+#[tokio::test]
+async fn standard_output_gets_a_copy_of_what_is_in_the_file() {
+    for (format, class) in [("json", Value::Null), ("ocsf", Value::from(6003))] {
+        let folder = Folder::new();
+        let mut config = crate::harness::config_without_workspace();
+        config["audit"]["stdout"] = true.into();
+        config["audit"]["format"] = format.into();
+        folder.write_config(&config);
+        let mut sidecar = Process::start(folder.valetkey(&["serve"]));
+        sidecar.listening().await;
+        let out = sidecar.stop().await.good();
+        let copied: Vec<Value> = out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let records = folder.records();
+        assert_eq!(copied.len(), records.len(), "{out}");
+        for (copy, record) in copied.iter().zip(&records) {
+            assert_eq!(copy["class_uid"], class);
+            if format == "json" {
+                assert_eq!(copy, record);
+            } else {
+                assert_eq!(copy["metadata"]["uid"], record["hash"]);
+            }
+        }
+    }
+    let folder = Folder::new();
+    let mut config = crate::harness::config_without_workspace();
+    config["audit"]["format"] = "ocsf".into();
+    folder.write_config(&config);
+    let refused = folder.run(&["check"]).await.expect(78);
+    refused.says(&["audit.format", "set audit.stdout: true"]);
+    let schema = folder.run(&["schema", "--audit"]).await.good();
+    assert_eq!(schema, include_str!("../../config/audit.schema.json"));
+}

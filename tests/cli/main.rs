@@ -11,6 +11,8 @@ mod audit;
 #[cfg(test)]
 mod audit_faults;
 #[cfg(test)]
+mod audit_kill;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod demo;

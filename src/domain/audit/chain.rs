@@ -33,6 +33,8 @@ use super::{Event, Record, Resource, Text};
 
 /// The version of the line's format.
 pub const AUDIT_VERSION: u64 = 1;
+/// The JSON Schema of a line (draft 2020-12).
+pub const RECORD_SCHEMA: &str = include_str!("../../../config/audit.schema.json");
 /// Users whose last record is remembered; at about 150 bytes each this bounds the memory to some 8 MiB.
 pub const AUDIT_USERS_MAX: usize = 50_000;
 /// Why the users' chains begin anew: more than [`AUDIT_USERS_MAX`] of them.

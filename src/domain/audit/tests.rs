@@ -13,6 +13,8 @@ use super::verify::report::{BreakKind, Report};
 use super::*;
 use crate::domain::clock::Timestamp;
 
+mod mutations;
+
 fn user(name: &str) -> Option<Arc<User>> {
     Some(Arc::new(User {
         sub: UserId::parse(name).unwrap(),
