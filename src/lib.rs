@@ -75,6 +75,7 @@ pub mod domain {
     pub mod strict_json; //    JSON with one reading
     pub mod template; //       path templates and their trie
     pub mod token; //          user tokens, verified
+    pub mod volume; //         places in a volume, names of audit segments
 }
 
 /// Floor 2: what remembers or talks.
@@ -99,6 +100,7 @@ pub mod runtime {
     pub mod metrics; //        Prometheus, typed
     pub mod session; //        local stand-ins for users and the app
     pub mod session_jwt; //    session tokens as JWTs
+    pub mod shipper; //        closed audit files → a volume
     pub mod single_flight; //  one fetch for any number of callers
     pub mod telemetry; //      the program's own log
     pub mod tls; //            which certificates are trusted
@@ -108,6 +110,7 @@ pub mod runtime {
     pub mod token_script; //   a scripted token endpoint
     pub mod upstream; //       the two typed doors
     pub mod verifier; //       verify once, remember by digest
+    pub mod volume; //         the Files API, as the app
 }
 
 pub mod proxy; //        floor 3: the two flows

@@ -140,6 +140,10 @@ impl AuditSink for Copied {
         self.sink.rotate(chain)
     }
 
+    fn rotate_early(&mut self, chain: &Chain) -> io::Result<bool> {
+        self.sink.rotate_early(chain)
+    }
+
     fn finish(&mut self, chain: &Chain) -> io::Result<()> {
         let finished = self.sink.finish(chain);
         self.batches = None;

@@ -98,6 +98,15 @@ pub trait AuditSink: Send {
         Ok(())
     }
 
+    /// Between batches, before it is full: rotation on request. Says whether there was anything to rotate.
+    ///
+    /// # Errors
+    /// As [`AuditSink::rotate`].
+    fn rotate_early(&mut self, chain: &Chain) -> io::Result<bool> {
+        let _ = chain;
+        Ok(false)
+    }
+
     /// The last call: everything is to be on disk afterwards.
     ///
     /// # Errors
@@ -282,6 +291,13 @@ impl AuditSink for AuditFile {
         done
     }
 
+    fn rotate_early(&mut self, chain: &Chain) -> io::Result<bool> {
+        if self.len == 0 || self.replaced {
+            return Ok(false);
+        }
+        self.rotate_now(chain).map(|()| true)
+    }
+
     fn finish(&mut self, chain: &Chain) -> io::Result<()> {
         self.file.sync_data()?;
         resume::save(&self.path, chain, self.len)
@@ -298,7 +314,7 @@ fn open_regular(path: &Path) -> io::Result<(File, u64)> {
 }
 
 /// Appends, creates with mode 0600; never widens or narrows what is there.
-fn private_file(path: &Path) -> io::Result<File> {
+pub(super) fn private_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
     #[cfg(unix)]
@@ -315,7 +331,7 @@ fn private_folder(path: &Path) -> io::Result<()> {
 }
 
 /// A rename survives a power loss only once its directory is flushed. Where that is not possible the rename still happened.
-fn sync_folder(path: &Path) {
+pub(super) fn sync_folder(path: &Path) {
     let folder = folder(path).unwrap_or_else(|| Path::new("."));
     if let Err(cause) = File::open(folder).and_then(|folder| folder.sync_all()) {
         tracing::debug!(folder = %folder.display(), %cause, "the audit directory cannot be flushed");

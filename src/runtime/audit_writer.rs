@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::audit_copy::{Copied, CopyFormat};
@@ -104,6 +104,8 @@ pub struct AuditSettings {
     pub rotate_bytes: u64,
     /// Rotated files that are kept.
     pub rotate_keep: usize,
+    /// Whether [`AuditWriter::close`] closes the file too, so that it can be taken away whole.
+    pub rotate_at_close: bool,
     /// Records waiting and outcomes owed, together.
     pub queue_records_max: usize,
     /// The longest wait of an intent, and of [`AuditWriter::close`].
@@ -124,6 +126,7 @@ impl AuditSettings {
             sync_interval: SYNC_INTERVAL_DEFAULT,
             rotate_bytes: ROTATE_BYTES_DEFAULT,
             rotate_keep: ROTATE_KEEP_DEFAULT,
+            rotate_at_close: false,
             queue_records_max: QUEUE_RECORDS_MAX_DEFAULT,
             write_wait_max: WRITE_WAIT_MAX_DEFAULT,
             stdout: None,
@@ -281,6 +284,17 @@ impl AuditWriter {
     /// Records anything else. Never blocks; without a free place the record is lost, counted, and owned up to in a gap.
     pub fn note(&self, record: Record) {
         self.shared.note(record);
+    }
+
+    /// Begins a new file although the current one is not full; nothing happens where it is empty. Does not wait:
+    /// [`AuditWriter::rotations`] tells.
+    pub fn rotate(&self) {
+        self.shared.ask_rotation();
+    }
+
+    /// How many files were closed since the start; changes with each.
+    pub fn rotations(&self) -> watch::Receiver<u64> {
+        self.shared.rotations.subscribe()
     }
 
     /// Writes and flushes all that is queued, then nothing any more. Close after the last call has ended.

@@ -12,9 +12,11 @@ use prometheus::{
 
 use self::process::Process;
 use self::register::{counter_vec, gauge_vec, histogram_vec, int_gauge_vec, register};
+use self::shipping::Shipping;
 
 mod process;
 mod register;
+pub mod shipping;
 
 /// Which side of the sidecar a request came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +57,7 @@ struct Handles {
     audit_records: IntCounterVec,
     audit_failures: IntCounter,
     audit_copy_lost: IntCounter,
+    shipping: Shipping,
     policy_reloads: IntCounterVec,
     policy_starter: IntGauge,
     panics: IntCounter,
@@ -134,6 +137,7 @@ impl Metrics {
                     "Audit records that could not be written.",
                 )?,
             )?,
+            shipping: Shipping::register(r)?,
             policy_reloads: counter_vec(
                 r,
                 "valetkey_policy_reloads_total",
@@ -275,6 +279,11 @@ impl Metrics {
     /// A record could not be written.
     pub fn audit_failure(&self) {
         self.0.audit_failures.inc();
+    }
+
+    /// The shipping of the audit log.
+    pub fn shipping(&self) -> &Shipping {
+        &self.0.shipping
     }
 
     /// The policy was reloaded: `ok` or `refused`.

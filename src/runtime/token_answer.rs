@@ -165,7 +165,7 @@ fn life(expires_in: Option<&Value>) -> Result<Duration, EndpointFault> {
 
 /// Whole seconds only: what the platform sends (facts 3.2). A date, and a wish for no pause at all, are left to the growing
 /// back-off.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     // More digits than fit are still a wish for a long pause.

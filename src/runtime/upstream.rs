@@ -2,7 +2,7 @@
 //! one that carries a session or none at all.
 //!
 //! The host is pinned here and never taken from a request; no redirect is followed. Knows no policy. `http_client.rs` is the
-//! network.
+//! network; `volume.rs` goes through the same door for the sidecar's own files, on behalf of nobody.
 
 use std::sync::Arc;
 
@@ -75,7 +75,13 @@ impl Door {
         self.authority.as_str()
     }
 
-    fn uri(&self, path: &str, query: Option<&str>) -> Option<Uri> {
+    /// Where the calls go out.
+    pub(super) fn http(&self) -> &dyn HttpSend {
+        &*self.http
+    }
+
+    /// An address behind this door.
+    pub(super) fn uri(&self, path: &str, query: Option<&str>) -> Option<Uri> {
         let target = match query {
             Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
             None => PathAndQuery::try_from(path),

@@ -39,6 +39,7 @@ pub struct Engine {
     sealer: Sealer,
     sync: AuditSync,
     sync_interval: Duration,
+    rotate_at_close: bool,
     /// Taken from the inbox, not yet written, in order.
     pending: VecDeque<Job>,
     /// Being written.
@@ -49,6 +50,8 @@ pub struct Engine {
     /// When to flush; `None` while everything is flushed.
     sync_at: Option<Instant>,
     check_at: Instant,
+    /// Somebody wants what is written so far in a file of its own.
+    rotate_asked: bool,
     /// The last field, so that the sink and its lock are gone when the end is announced.
     _announce: AnnounceEnd,
 }
@@ -82,12 +85,14 @@ impl Engine {
             sealer: Sealer::new(chain, clock, settings.checkpoint.clone()),
             sync: settings.sync,
             sync_interval: settings.sync_interval,
+            rotate_at_close: settings.rotate_at_close,
             pending: VecDeque::new(),
             batch: Vec::new(),
             failing: None,
             lost: 0,
             sync_at: None,
             check_at: Instant::now(),
+            rotate_asked: false,
         }
     }
 
@@ -104,6 +109,10 @@ impl Engine {
                 .is_none_or(|failing| closing || failing.retry_at <= Instant::now());
             if due {
                 self.look_and_write();
+            }
+            if self.rotate_asked && self.failing.is_none() {
+                self.rotate_asked = false;
+                self.rotate_early();
             }
             self.sync_if_due();
             let mut inbox = self.shared.lock();
@@ -122,6 +131,9 @@ impl Engine {
         {
             self.fail(WRITE_FAILED, &cause);
         }
+        if self.failing.is_none() && self.rotate_at_close {
+            self.rotate_early();
+        }
         if let Err(cause) = self.sink.finish(self.sealer.chain()) {
             tracing::error!(%cause, "the audit log could not be flushed at its end");
             self.shared.lock().failing = Some(cause.to_string().into());
@@ -134,7 +146,7 @@ impl Engine {
         let deadlines = [self.sync_at, retry_at, self.sealer.due_at()];
         let deadline = deadlines.into_iter().flatten().min();
         let mut inbox = self.shared.lock();
-        while inbox.jobs.is_empty() && !inbox.closing {
+        while inbox.jobs.is_empty() && !inbox.closing && !inbox.rotate_asked {
             let Some(deadline) = deadline else {
                 inbox = self
                     .shared
@@ -154,6 +166,7 @@ impl Engine {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         inbox.busy_since = Some(Instant::now());
+        self.rotate_asked |= std::mem::take(&mut inbox.rotate_asked);
         self.lost += std::mem::take(&mut inbox.lost);
         self.pending.extend(inbox.jobs.drain(..));
         inbox.closing
@@ -195,7 +208,25 @@ impl Engine {
             if let Err(cause) = self.checkpoint() {
                 return self.fail(WRITE_FAILED, &cause);
             }
-            if let Err(cause) = self.sink.rotate(self.sealer.chain()) {
+            let rotated = self.sink.rotate(self.sealer.chain());
+            self.rotated(rotated.map(|()| true));
+        }
+    }
+
+    /// Closes a file that is not full, signed to its end.
+    fn rotate_early(&mut self) {
+        if let Err(cause) = self.checkpoint() {
+            return self.fail(WRITE_FAILED, &cause);
+        }
+        let rotated = self.sink.rotate_early(self.sealer.chain());
+        self.rotated(rotated);
+    }
+
+    fn rotated(&self, done: io::Result<bool>) {
+        match done {
+            Ok(true) => self.shared.rotations.send_modify(|count| *count += 1),
+            Ok(false) => {}
+            Err(cause) => {
                 tracing::error!(%cause, "the audit file could not be rotated; the old one stays in use");
                 self.shared.lock().status.last_error = Some(cause.to_string().into());
             }

@@ -30,6 +30,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Turns true when the engine has gone.
     pub ended: watch::Sender<bool>,
+    /// How many files were closed since the start.
+    pub rotations: watch::Sender<u64>,
 }
 
 /// The queue itself and what callers need to know of the engine.
@@ -46,6 +48,8 @@ pub struct Inbox {
     pub busy_since: Option<Instant>,
     /// No new intents and notes.
     pub closing: bool,
+    /// A new file is to be begun, full or not.
+    pub rotate_asked: bool,
     /// Nothing at all any more.
     pub closed: bool,
     /// As of the last batch.
@@ -86,6 +90,7 @@ impl Shared {
                 failing: None,
                 busy_since: None,
                 closing: false,
+                rotate_asked: false,
                 closed: false,
                 status: AuditStatus {
                     healthy: true,
@@ -103,6 +108,7 @@ impl Shared {
             write_wait_max: settings.write_wait_max,
             metrics,
             ended: watch::Sender::new(false),
+            rotations: watch::Sender::new(0),
         }
     }
 
@@ -207,6 +213,12 @@ impl Shared {
     pub fn failed(&self, records: u64) {
         self.lock().status.failed += records;
         (0..records).for_each(|_| self.metrics.audit_failure());
+    }
+
+    /// Has the engine begin a new file once what is queued is written.
+    pub fn ask_rotation(&self) {
+        self.lock().rotate_asked = true;
+        self.wake.notify_one();
     }
 
     /// Lets the engine finish what is queued and end.
