@@ -4,11 +4,12 @@
 //! inbound, then the agent, then outbound, then the audit log. `cli.rs` calls it; `reload.rs` swaps the policy.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,7 @@ use crate::runtime::follow_up::FollowUps;
 use crate::runtime::listener::{Listener, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
+use crate::runtime::shipper::Shipper;
 use crate::runtime::upstream::Door;
 
 use self::wire::{
@@ -39,6 +41,7 @@ use self::wire::{
 };
 
 mod drain;
+pub mod ship;
 mod wire;
 
 /// How often ended sessions are swept out.
@@ -55,6 +58,8 @@ pub struct App {
     agent_address: String,
     agent_start_time: Duration,
     drain_time: Duration,
+    ship_time: Duration,
+    shipper: Option<Arc<Shipper>>,
 }
 
 /// Compiles the policy of a configuration.
@@ -112,12 +117,18 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
+        let shipping = ship::look(config);
         let audit = AuditWriter::start(
             &audit_settings(config)?,
             Arc::clone(&clock),
             metrics.clone(),
         )
         .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let audit = Arc::new(audit);
+        let shipper = shipping
+            .map(|found| ship::shipper(found, &http, config, (&audit, &clock, &metrics)))
+            .transpose()?
+            .map(Arc::new);
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {
@@ -128,7 +139,7 @@ impl App {
             credentials,
             follow_ups: FollowUps::default(),
             sinks: Sinks {
-                audit: Arc::new(audit),
+                audit,
                 metrics,
                 cut: CancellationToken::new(),
             },
@@ -144,7 +155,12 @@ impl App {
             tunnels: TaskTracker::new(),
             slots: [slots(), slots()],
         });
-        let admin = Arc::new(Admin::new(Arc::clone(&proxy), addresses, clock.now()));
+        let admin = Arc::new(Admin::new(
+            Arc::clone(&proxy),
+            addresses,
+            clock.now(),
+            shipper.clone(),
+        ));
         Ok(Self {
             inbound,
             outbound,
@@ -155,6 +171,8 @@ impl App {
             agent_address,
             agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
+            ship_time: ship::reserve(config),
+            shipper,
         })
     }
 
@@ -185,6 +203,8 @@ impl App {
             agent_address,
             agent_start_time,
             drain_time,
+            ship_time,
+            shipper,
         } = self;
         let running = Running {
             addresses,
@@ -198,8 +218,15 @@ impl App {
             outbound_tasks: TaskTracker::new(),
             admin_tasks: TaskTracker::new(),
             drain_time,
+            ship_time,
+            shipper,
+            stop_begun: Arc::default(),
         };
+        running.note_stop();
         note_start(&proxy);
+        if let Some(shipper) = &running.shipper {
+            shipper.start();
+        }
         proxy.verifier.keys().warm();
         tokio::spawn(outbound.serve(
             proxy::service(&proxy, Direction::Outbound),
@@ -246,9 +273,22 @@ pub struct Running {
     outbound_tasks: TaskTracker,
     admin_tasks: TaskTracker,
     drain_time: Duration,
+    /// The part of it that is kept for the end of the audit log.
+    ship_time: Duration,
+    shipper: Option<Arc<Shipper>>,
+    stop_begun: Arc<OnceLock<Instant>>,
 }
 
 impl Running {
+    /// Has the time of the stop noted: from then on the drain time runs, whoever drains.
+    fn note_stop(&self) {
+        let (stop, begun) = (self.stop_inbound.clone(), Arc::clone(&self.stop_begun));
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            begun.get_or_init(Instant::now);
+        });
+    }
+
     fn stop_of(&self, gently: &CancellationToken) -> Stop {
         Stop {
             gently: gently.clone(),
@@ -271,9 +311,19 @@ impl Running {
         &self.admin
     }
 
+    /// What ships the audit log, if anything does.
+    pub fn shipper(&self) -> Option<&Arc<Shipper>> {
+        self.shipper.as_ref()
+    }
+
     /// `limits.drain_time`.
     pub fn drain_time(&self) -> Duration {
         self.drain_time
+    }
+
+    /// The part of the drain time that is kept for shipping the end of the audit log; zero where nothing is shipped.
+    pub fn ship_time(&self) -> Duration {
+        self.ship_time
     }
 
     /// Cancelled: no new inbound request is taken.

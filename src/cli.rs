@@ -16,6 +16,7 @@ use crate::domain::problem::Problem;
 use crate::supervise::environment::Variables;
 
 mod audit;
+mod audit_pull;
 mod health;
 mod policy;
 mod serve;

@@ -33,6 +33,7 @@ pub mod reader;
 pub mod routes;
 pub mod schema;
 pub mod sections;
+pub mod ship;
 pub mod substitute;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub mod words;
 pub mod yaml;
 
 use limits::Limits;
+use ship::Ship;
 use words::{
     Algorithm, AppScopes, AuditFormat, AuditSync, Exchange, LogFormat, OnFailure, Presigned,
     SessionFormat, UserMode,
@@ -262,6 +264,8 @@ pub struct Audit {
     pub checkpoint_interval: Duration,
     /// The key that signs them; `None` makes one at each start.
     pub key_file: Option<PathBuf>,
+    /// Where closed files go, if they go anywhere.
+    pub ship: Option<Ship>,
 }
 
 /// `admin`.
@@ -353,6 +357,13 @@ impl Config {
             ),
             ("policy", policy),
             ("audit", source(&self.audit.file)),
+            (
+                "audit_ship",
+                self.audit
+                    .ship
+                    .as_ref()
+                    .map_or_else(|| "none".into(), |ship| ship.folder.to_string()),
+            ),
         ]
     }
 }

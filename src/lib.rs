@@ -116,6 +116,7 @@ pub mod runtime {
 pub mod proxy; //        floor 3: the two flows
 
 pub mod app; //          floor 4: bind, wire, run, drain
+pub mod audit_pull; //   a shipped log, fetched and checked
 pub mod audit_reader; // tail, query, stats, export, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once

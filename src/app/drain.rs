@@ -5,6 +5,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Running;
 use crate::domain::audit::{Event, Record};
 use crate::proxy::inbound;
@@ -36,6 +38,12 @@ impl Running {
 
     /// The end: cuts what is left, so that it has an outcome, writes the last records, closes the audit log.
     pub async fn finish(self) {
+        let begun = *self.stop_begun.get_or_init(Instant::now);
+        let ship_by = (begun + self.drain_time).max(Instant::now() + self.ship_time);
+        self.finish_by(ship_by).await;
+    }
+
+    async fn finish_by(self, ship_by: Instant) {
         self.stop_inbound.cancel();
         self.stop_outbound.cancel();
         self.stop_admin.cancel();
@@ -57,6 +65,9 @@ impl Running {
         if let Err(fault) = audit.close().await {
             tracing::error!(%fault, "the audit log could not be closed in good order");
         }
+        if let Some(shipper) = &self.shipper {
+            shipper.finish(ship_by).await;
+        }
         self.admin_tasks.close();
     }
 
@@ -68,13 +79,18 @@ impl Running {
     /// `serve`: the same, but ends at once when `hurry` completes.
     pub async fn stop_by(self, hurry: impl Future<Output = ()>) {
         self.stop_inbound.cancel();
+        let for_requests = self.drain_time.saturating_sub(self.ship_time);
+        let mut hurry = std::pin::pin!(hurry);
         tokio::select! {
             () = self.drained() => {}
-            () = tokio::time::sleep(self.drain_time) => tracing::warn!(
-                seconds = self.drain_time.as_secs(),
+            () = tokio::time::sleep(for_requests) => tracing::warn!(
+                seconds = for_requests.as_secs(),
                 "the drain time is over; requests in flight are cut"
             ),
-            () = hurry => tracing::warn!("asked twice to stop; requests in flight are cut"),
+            () = hurry.as_mut() => {
+                tracing::warn!("asked twice to stop; requests in flight are cut");
+                return self.finish_by(Instant::now()).await;
+            }
         }
         self.finish().await;
     }

@@ -83,15 +83,7 @@ pub(super) fn identity(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<(Verifier, CredentialSource), Vec<Problem>> {
-    let workspace = &config.workspace;
-    let pins = Pins {
-        issuer: workspace.issuer.clone(),
-        jwks_uri: workspace.jwks_uri.clone(),
-        token_endpoint: workspace.token_endpoint.clone(),
-    };
-    let discoverer = Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
-        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])?;
-    let discoverer = Arc::new(discoverer);
+    let discoverer = discoverer(config, http)?;
     let keys = KeyStore::new(
         KeyStoreSettings::default(),
         Arc::clone(&discoverer),
@@ -109,6 +101,38 @@ pub(super) fn identity(
     settings.types.clone_from(&config.users.token_types);
     settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
     let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
+    let endpoint = token_endpoint(config, discoverer, http, (clock, metrics));
+    let exchange = (config.users.exchange == Exchange::Rfc8693)
+        .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
+    Ok((
+        verifier,
+        CredentialSource::new(app_tokens(config, endpoint, clock), exchange),
+    ))
+}
+
+/// Where the issuer and its endpoints are.
+pub(super) fn discoverer(
+    config: &Config,
+    http: &Arc<dyn HttpSend>,
+) -> Result<Arc<Discoverer>, Vec<Problem>> {
+    let workspace = &config.workspace;
+    let pins = Pins {
+        issuer: workspace.issuer.clone(),
+        jwks_uri: workspace.jwks_uri.clone(),
+        token_endpoint: workspace.token_endpoint.clone(),
+    };
+    Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
+        .map(Arc::new)
+        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])
+}
+
+/// The endpoint that knows the app's credential.
+pub(super) fn token_endpoint(
+    config: &Config,
+    discoverer: Arc<Discoverer>,
+    http: &Arc<dyn HttpSend>,
+    (clock, metrics): (&Arc<dyn Clock>, &Metrics),
+) -> Arc<TokenEndpoint> {
     let client = config
         .app
         .client_id
@@ -127,26 +151,25 @@ pub(super) fn identity(
                 .map_err(|fault| fault.to_string())
         })
     });
-    let endpoint = Arc::new(TokenEndpoint::new(
+    Arc::new(TokenEndpoint::new(
         TokenEndpointSettings::for_client(client),
         url,
         Arc::clone(http),
         Arc::clone(clock),
         metrics.clone(),
-    ));
+    ))
+}
+
+pub(super) fn app_tokens(
+    config: &Config,
+    endpoint: Arc<TokenEndpoint>,
+    clock: &Arc<dyn Clock>,
+) -> AppTokens {
     let scopes = match config.app.scopes {
         words::AppScopes::PerRoute => AppScopes::PerRoute,
         words::AppScopes::AllApis => AppScopes::AllApis,
     };
-    let exchange = (config.users.exchange == Exchange::Rfc8693)
-        .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
-    Ok((
-        verifier,
-        CredentialSource::new(
-            AppTokens::new(endpoint, scopes, Arc::clone(clock)),
-            exchange,
-        ),
-    ))
+    AppTokens::new(endpoint, scopes, Arc::clone(clock))
 }
 
 pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> SessionSettings {
@@ -187,7 +210,12 @@ pub(super) fn audit_settings(config: &Config) -> Result<AuditSettings, Vec<Probl
             words::AuditSync::None => AuditSync::None,
         },
         rotate_bytes: audit.rotate_bytes,
-        rotate_keep: audit.rotate_keep,
+        // What is shipped is removed by the shipper, which knows what has arrived.
+        rotate_keep: match audit.ship {
+            Some(_) => usize::MAX,
+            None => audit.rotate_keep,
+        },
+        rotate_at_close: audit.ship.is_some(),
         stdout: audit.stdout.map(|format| match format {
             words::AuditFormat::Json => CopyFormat::Json,
             words::AuditFormat::Ocsf => CopyFormat::Ocsf,

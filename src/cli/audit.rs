@@ -1,4 +1,4 @@
-//! `audit tail|query|export|stats|verify`: the log for people and for scripts.
+//! `audit tail|query|export|stats|verify`: the log for people and for scripts. `audit_pull.rs` has `audit pull`.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::audit_reader::{self, Filter, Show, export, prove, query, stats, tail}
 use crate::config::{Config, Env};
 use crate::domain::clock::{Clock as _, SystemClock, Timestamp};
 
-use super::{ConfigArgument, complain, exit};
+use super::{ConfigArgument, audit_pull, complain, exit};
 
 /// Read the audit log.
 #[derive(Subcommand)]
@@ -49,6 +49,8 @@ pub enum Audit {
         #[command(flatten)]
         conditions: Box<Conditions>,
     },
+    /// Fetch a shipped log from its volume and verify it; exit 1 if anything does not
+    Pull(super::audit_pull::Pull),
     /// Prove that no record was changed, removed, added or moved; exit 1 if one was
     Verify {
         #[command(flatten)]
@@ -133,13 +135,14 @@ pub fn read(command: Audit, env: &Env) -> u8 {
             format,
         } => export(&log, *conditions, &format, env),
         Audit::Stats { log, conditions } => stats(&log, *conditions, env),
+        Audit::Pull(pull) => audit_pull::pull(pull, env),
         Audit::Verify { log, claim } => verify(&log, claim, env),
     };
     done.unwrap_or_else(|ended| ended.0)
 }
 
 /// Why a command ended early; what there was to say has been said.
-struct Ended(u8);
+pub(super) struct Ended(pub(super) u8);
 
 impl From<io::Error> for Ended {
     fn from(fault: io::Error) -> Self {

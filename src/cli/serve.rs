@@ -18,7 +18,7 @@ use crate::runtime::agent_gate::ProbePace;
 use crate::runtime::telemetry::{self, LogSettings};
 use crate::supervise::environment::{self, Wiring};
 use crate::supervise::process::{Child, Grouping, Undumpable, make_undumpable};
-use crate::supervise::{self, Drain};
+use crate::supervise::{self, DRAIN_RESERVE, Drain};
 
 use super::{ConfigArgument, World, complain, exit, report};
 
@@ -87,7 +87,7 @@ fn survive_full_disks() {
     }
 }
 
-fn runtime() -> Result<Runtime, u8> {
+pub(super) fn runtime() -> Result<Runtime, u8> {
     Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -187,6 +187,7 @@ async fn run_agent(
         stopping: running.stop_inbound().clone(),
         agent_gone: running.stop_outbound().clone(),
         time: running.drain_time(),
+        reserve: DRAIN_RESERVE + running.ship_time(),
         ..Drain::new(running.drained())
     };
     let code = supervise::supervise(child, signals, drain).await;

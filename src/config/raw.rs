@@ -227,7 +227,7 @@ pub struct RawAudit {
     pub stdout: Given<bool>,
     /// In which form it does. Default: json.
     pub format: Given<AuditFormat>,
-    /// Shipping to a volume (a later version).
+    /// Closed files also go to a Unity Catalog volume, as the app. Default: they stay here.
     pub ship: Given<RawShip>,
 }
 
@@ -251,12 +251,18 @@ pub struct RawRotate {
     pub keep: Given<u64>,
 }
 
-/// Shipping to a volume (a later version).
+/// Where closed audit files go, as the app.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawShip {
-    /// CATALOG.SCHEMA.VOLUME.
+    /// CATALOG.SCHEMA.VOLUME; the service principal needs WRITE VOLUME there.
     pub volume: Given<String>,
+    /// Folder in the volume; below it one for the app and one for each log. Default: valetkey.
+    pub prefix: Given<String>,
+    /// A file that has been open so long is closed and shipped, full or not. Default: 10m; from 10s to 1d.
+    pub every: Given<Span>,
+    /// Bytes of closed files that may wait beyond audit.rotate.keep while the volume cannot be reached. Default: 1GiB; from 1MiB to 1024GiB.
+    pub backlog: Given<Size>,
 }
 
 /// Metrics, health and status.

@@ -15,6 +15,7 @@ use super::limits::Limits;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::routes;
+use super::ship::ship;
 use super::words::{
     AppScopes, AuditFormat, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch,
 };
@@ -63,7 +64,7 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     if c.problems.len() == before {
         meaning(&routes, c);
     }
-    let audit = audit(raw.audit.take(), c);
+    let audit = audit(raw.audit.take(), &app, c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
         listen: c.socket(&raw_admin.listen, loopback(9401)),
@@ -126,9 +127,6 @@ fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
         {
             c.not_yet(&outbound.upstreams, "reach further hosts");
         }
-    }
-    if let Some(audit) = raw.audit.get() {
-        c.not_yet(&audit.ship, "ship the audit log");
     }
 }
 
@@ -298,7 +296,7 @@ fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<Lo
     Some(LocalClient { id, secret })
 }
 
-fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
+fn audit(raw: RawAudit, app: &App, c: &mut Checker<'_>) -> Audit {
     let rotate = raw.rotate.take();
     let checkpoint = raw.checkpoint.take();
     let stdout = raw.stdout.get().copied().unwrap_or(false);
@@ -311,18 +309,20 @@ fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
         ));
     }
     let format = raw.format.get().copied().unwrap_or(AuditFormat::Json);
+    let rotate_bytes = c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB);
     Audit {
         file: c
             .path(&raw.file)
             .unwrap_or_else(|| "./audit/valetkey.jsonl".into()),
         on_failure: raw.on_failure.get().copied().unwrap_or(OnFailure::Refuse),
         sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
-        rotate_bytes: c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB),
+        rotate_bytes,
         rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
         stdout: stdout.then_some(format),
         checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
         checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
         key_file: c.path(&raw.key_file),
+        ship: ship(&raw.ship, app, rotate_bytes, c),
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Fault {
     Hang,
     /// Closes the connection without an answer.
     Close,
+    /// Does what is asked, and then closes the connection without an answer.
+    CloseAfter,
 }
 
 impl Fault {

@@ -47,6 +47,10 @@ pub(super) async fn open(
     }
     match site.control.take_fault(places) {
         Some((_, Fault::Close)) => return Err(Closed),
+        Some((_, Fault::CloseAfter)) => {
+            serve(&site, &id, parts, body).await;
+            return Err(Closed);
+        }
         Some((place, fault)) => {
             if let Some(answer) = suffer(&site, place, fault).await {
                 drain(Some(body)).await;
@@ -55,19 +59,24 @@ pub(super) async fn open(
         }
         None => {}
     }
+    Ok(serve(&site, &id, parts, body).await)
+}
+
+/// Answers as the platform would.
+async fn serve(site: &Arc<Site>, id: &str, parts: Parts, body: Body) -> Answer {
     if oidc::is_public(parts.uri.path()) {
-        let answer = oidc::answer(&site, parts, body).await;
-        return Ok(stamped(&site, &id, &Seen::None, answer));
+        let answer = oidc::answer(site, parts, body).await;
+        return stamped(site, id, &Seen::None, answer);
     }
     if files::is_storage(parts.uri.path()) {
-        let answer = files::from_storage(&site, &parts).await;
-        let answer = answer.unwrap_or_else(|refusal| refusal.into_answer(&id));
-        return Ok(stamped(&site, &id, &Seen::None, answer));
+        let answer = files::from_storage(site, &parts).await;
+        let answer = answer.unwrap_or_else(|refusal| refusal.into_answer(id));
+        return stamped(site, id, &Seen::None, answer);
     }
-    let (seen, answer) = api(&site, parts, body).await;
-    let mut answer = answer.unwrap_or_else(|refusal| refusal.into_answer(&id));
+    let (seen, answer) = api(site, parts, body).await;
+    let mut answer = answer.unwrap_or_else(|refusal| refusal.into_answer(id));
     set(&mut answer, SET_COOKIE, COOKIE);
-    Ok(stamped(&site, &id, &seen, answer))
+    stamped(site, id, &seen, answer)
 }
 
 /// Puts the call into the list and a meter around its body.
@@ -142,7 +151,7 @@ async fn suffer(site: &Site, place: Place, fault: Fault) -> Option<Answer> {
             site.control.healed(place).await;
             None
         }
-        Fault::Close => None,
+        Fault::Close | Fault::CloseAfter => None,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::domain::route::PolicyOrigin;
 use crate::runtime::agent_gate::AgentState;
 use crate::runtime::app_tokens::AppTokenStatus;
 use crate::runtime::http_client::{Body, full};
+use crate::runtime::shipper::{ShipStatus, Shipper};
 
 use super::{Proxy, UserMode};
 
@@ -34,6 +35,7 @@ pub struct Admin {
     proxy: Arc<Proxy>,
     addresses: Addresses,
     started: Timestamp,
+    shipper: Option<Arc<Shipper>>,
     /// Why the last reload was refused; the policy before it is in force.
     refused_reload: Mutex<Option<String>>,
 }
@@ -46,12 +48,18 @@ struct Check {
 }
 
 impl Admin {
-    /// `started` is the moment of the start.
-    pub fn new(proxy: Arc<Proxy>, addresses: Addresses, started: Timestamp) -> Self {
+    /// `started` is the moment of the start; `shipper` is there where the audit log is shipped.
+    pub fn new(
+        proxy: Arc<Proxy>,
+        addresses: Addresses,
+        started: Timestamp,
+        shipper: Option<Arc<Shipper>>,
+    ) -> Self {
         Self {
             proxy,
             addresses,
             started,
+            shipper,
             refused_reload: Mutex::new(None),
         }
     }
@@ -75,6 +83,8 @@ impl Admin {
         }
         match request.uri().path() {
             "/metrics" => {
+                // Sets the gauges that grow with time alone.
+                self.shipping();
                 let mut response = Response::new(full(self.proxy.sinks.metrics.render()));
                 response.headers_mut().insert(
                     CONTENT_TYPE,
@@ -165,7 +175,23 @@ impl Admin {
                 detail: format!("scopes `{scopes}`: {fault}"),
             },
         });
+        checks.extend(self.shipping().map(|status| Check {
+            name: "audit_ship",
+            // A restart would take the disk, and what waits on it, away.
+            ready: true,
+            detail: match &status.failing {
+                Some(cause) => format!(
+                    "{} files wait, since {} s: {cause}",
+                    status.pending, status.lag_seconds
+                ),
+                None => format!("{} files wait", status.pending),
+            },
+        }));
         checks
+    }
+
+    fn shipping(&self) -> Option<ShipStatus> {
+        self.shipper.as_ref().map(|shipper| shipper.status())
     }
 
     fn status(&self) -> Value {
@@ -208,6 +234,16 @@ impl Admin {
                 "public_key": audit.key.map(|key| key.to_string()),
                 "written": audit.written,
                 "failed": audit.failed,
+                "ship": self.shipping().map(|ship| json!({
+                    "destination": ship.destination,
+                    "pending_segments": ship.pending,
+                    "lag_seconds": ship.lag_seconds,
+                    "shipped": ship.shipped,
+                    "failed": ship.failed,
+                    "dropped": ship.dropped,
+                    "last_shipped": ship.last_shipped.map(|at| at.to_string()),
+                    "last_error": ship.failing,
+                })),
             },
         })
     }

@@ -40,7 +40,7 @@ use segment::{Closed, Segment, Trouble};
 
 mod ledger;
 mod retention;
-mod segment;
+pub mod segment;
 
 /// The first pause after a failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);

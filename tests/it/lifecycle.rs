@@ -5,4 +5,5 @@ mod drain;
 mod issuer;
 mod load;
 mod operators;
+mod shipping;
 mod start;
