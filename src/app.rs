@@ -28,7 +28,6 @@ use crate::proxy::local_oidc::{LocalClient, LocalOidc};
 use crate::proxy::record::Sinks;
 use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
-use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::listener::{Listener, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
@@ -36,9 +35,7 @@ use crate::runtime::session::SessionTable;
 use crate::runtime::shipper::Shipper;
 use crate::runtime::upstream::Door;
 
-use self::wire::{
-    audit_settings, bind_all, flow_settings, http_client, identity, session_settings,
-};
+use self::wire::{bind_all, flow_settings, http_client, identity, session_settings};
 
 mod drain;
 pub mod ship;
@@ -117,18 +114,7 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let shipping = ship::look(config);
-        let audit = AuditWriter::start(
-            &audit_settings(config)?,
-            Arc::clone(&clock),
-            metrics.clone(),
-        )
-        .map_err(|fault| one("audit.file", fault.to_string()))?;
-        let audit = Arc::new(audit);
-        let shipper = shipping
-            .map(|found| ship::shipper(found, &http, config, (&audit, &clock, &metrics)))
-            .transpose()?
-            .map(Arc::new);
+        let (audit, shipper) = ship::audit(config, &http, &clock, &metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {

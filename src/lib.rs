@@ -51,6 +51,8 @@
 //! - A statement belongs to whoever created it: [`runtime::follow_up`].
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].
+//! - Uploads of the audit log are not in the audit log, and what the volume lacks stays on the disk, within a bound:
+//!   [`runtime::shipper`].
 //! - Statuses are chosen for SDKs that repeat 429 and 503 for five minutes: [`proxy::error`].
 //! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].

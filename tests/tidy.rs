@@ -24,7 +24,7 @@ mod tidy {
 }
 
 /// PRODUCT 8, every name.
-const METRICS: [&str; 15] = [
+const METRICS: [&str; 18] = [
     "valetkey_requests_total",
     "valetkey_request_duration_seconds",
     "valetkey_overhead_seconds",
@@ -38,6 +38,9 @@ const METRICS: [&str; 15] = [
     "valetkey_sessions_opened_total",
     "valetkey_audit_records_total",
     "valetkey_audit_failures_total",
+    "valetkey_audit_ship_segments_total",
+    "valetkey_audit_ship_lag_seconds",
+    "valetkey_audit_ship_pending_segments",
     "valetkey_policy_reloads_total",
     "valetkey_build_info",
 ];

@@ -48,33 +48,42 @@ fn over(
     ))
 }
 
-/// What lies on the disk before the writer begins; `None` where nothing is shipped.
-pub(super) fn look(config: &Config) -> Option<Prepared> {
-    let ship = config.audit.ship.as_ref()?;
-    Some(Prepared::look(ShipSettings {
-        audit_file: config.audit.file.clone(),
-        folder: ship.folder.clone(),
-        every: ship.every,
-        keep: config.audit.rotate_keep,
-        backlog_bytes: ship.backlog_bytes,
-    }))
-}
+/// The audit log, and what ships it.
+type Audit = (Arc<AuditWriter>, Option<Arc<Shipper>>);
 
-pub(super) fn shipper(
-    prepared: Prepared,
-    http: &Arc<dyn HttpSend>,
+/// Opens the audit log, with what ships it where that is asked for.
+pub(super) fn audit(
     config: &Config,
-    (writer, clock, metrics): (&Arc<AuditWriter>, &Arc<dyn Clock>, &Metrics),
-) -> Result<Shipper, Vec<Problem>> {
+    http: &Arc<dyn HttpSend>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Audit, Vec<Problem>> {
+    // Looked at before the writer adds to it.
+    let found = config.audit.ship.as_ref().map(|ship| {
+        Prepared::look(ShipSettings {
+            audit_file: config.audit.file.clone(),
+            folder: ship.folder.clone(),
+            every: ship.every,
+            keep: config.audit.rotate_keep,
+            backlog_bytes: ship.backlog_bytes,
+        })
+    });
+    let settings = wire::audit_settings(config)?;
+    let writer = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone());
+    let writer = writer.map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
+    let writer = Arc::new(writer);
+    let Some(found) = found else {
+        return Ok((writer, None));
+    };
     let volumes = over(http, config, clock, metrics)?;
-    let (writer, clock) = (Arc::clone(writer), Arc::clone(clock));
-    Ok(Shipper::new(
-        prepared,
+    let shipper = Shipper::new(
+        found,
         volumes,
-        writer,
-        clock,
+        Arc::clone(&writer),
+        Arc::clone(clock),
         metrics.clone(),
-    ))
+    );
+    Ok((writer, Some(Arc::new(shipper))))
 }
 
 /// The part of the drain time that requests do not get.

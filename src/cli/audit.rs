@@ -135,7 +135,7 @@ pub fn read(command: Audit, env: &Env) -> u8 {
             format,
         } => export(&log, *conditions, &format, env),
         Audit::Stats { log, conditions } => stats(&log, *conditions, env),
-        Audit::Pull(pull) => audit_pull::pull(pull, env),
+        Audit::Pull(pull) => audit_pull::pull(&pull, env),
         Audit::Verify { log, claim } => verify(&log, claim, env),
     };
     done.unwrap_or_else(|ended| ended.0)

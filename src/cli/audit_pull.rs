@@ -44,7 +44,7 @@ pub struct Pull {
 }
 
 /// Fetches, verifies, and says what came of it.
-pub(super) fn pull(pull: Pull, env: &Env) -> Result<u8, Ended> {
+pub(super) fn pull(pull: &Pull, env: &Env) -> Result<u8, Ended> {
     let usage = |message: String| Ended(complain(&message, exit::USAGE));
     let config: Config = pull.config.load(env).map_err(Ended)?;
     let since = pull.since.as_deref();

@@ -46,7 +46,8 @@ impl VolumePath {
 
     /// What lies below: a name, or several with slashes between them. `None` if that leads anywhere else.
     pub fn join(&self, below: &str) -> Option<Self> {
-        Self::parse(&format!("{}/{below}", self.0)).filter(|_| !below.ends_with('/'))
+        let leads_on = !below.is_empty() && !below.ends_with('/');
+        Self::parse(&format!("{}/{below}", self.0)).filter(|_| leads_on)
     }
 
     /// The path itself.

@@ -438,6 +438,8 @@ mod tests {
             "valetkey_sessions_opened_total 1",
             "valetkey_audit_records_total{event=\"intent\"} 1",
             "valetkey_audit_failures_total 0",
+            "valetkey_audit_ship_lag_seconds 0",
+            "valetkey_audit_ship_pending_segments 0",
             "valetkey_policy_reloads_total{result=\"ok\"} 1",
             "valetkey_build_info{version=",
             "process_resident_memory_bytes",

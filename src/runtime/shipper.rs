@@ -1,7 +1,7 @@
 //! Off the box: closed audit files go to a Unity Catalog volume as the app identity, oldest first, each exactly once.
 //!
 //! Never in the way of the writer: it reads what the writer has closed, and asks it to close a file early where one has been
-//! open for `every`. Knows files, not records. `shipper/segment.rs` is a file on its way, `shipper/ledger.rs` what has arrived,
+//! open for `every`. Knows files, not records. `shipper/courier.rs` carries one after the other, `shipper/segment.rs` is a file on its way, `shipper/ledger.rs` what has arrived,
 //! `shipper/retention.rs` what may be removed from the disk; `volume.rs` is the wire, `domain/volume.rs` the names.
 //!
 //! # What makes it exactly once
@@ -23,31 +23,26 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::rand;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
 
 use super::audit_writer::AuditWriter;
 use super::metrics::Metrics;
-use super::volume::{VolumeFault, Volumes};
+use super::volume::Volumes;
 use crate::domain::audit::Record;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::volume::VolumePath;
 
+use courier::{Arrival, Courier};
 use ledger::Ledger;
-use segment::{Closed, Segment, Trouble};
+use segment::Closed;
 
+mod courier;
 mod ledger;
 mod retention;
 pub mod segment;
 
-/// The first pause after a failure; it doubles with each further one.
-const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause that nobody asked for.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// The longest pause while the sidecar ends.
-const LAST_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// Reason of a gap: files that no volume had were removed, since the backlog was full.
 pub const UNSHIPPED_REMOVED: &str = "unshipped_removed";
 
@@ -139,34 +134,6 @@ struct State {
     oldest: Option<(u64, Option<Timestamp>)>,
 }
 
-/// What the task owns.
-struct Courier {
-    ledger: Ledger,
-    left_over: bool,
-    folder: VolumePath,
-    folder_made: bool,
-    failures: u32,
-}
-
-/// How a segment came to be in the volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Arrival {
-    /// Just now.
-    Shipped,
-    /// It was there.
-    Present,
-    /// It is no longer here, so there is nothing to ship.
-    Gone,
-}
-
-/// Why a segment did not arrive.
-enum Setback {
-    /// This one alone: the others may do better.
-    Segment(String),
-    /// The way there: the others would do no better.
-    Way(VolumeFault),
-}
-
 impl Shipper {
     /// Ships nothing yet.
     pub fn new(
@@ -201,13 +168,7 @@ impl Shipper {
                 state: Mutex::new(state),
             }),
             ending: watch::Sender::new(false),
-            begin: Mutex::new(Some(Courier {
-                ledger,
-                left_over,
-                folder,
-                folder_made: false,
-                failures: 0,
-            })),
+            begin: Mutex::new(Some(Courier::new(ledger, left_over, folder))),
             task: Mutex::default(),
         }
     }
@@ -417,145 +378,11 @@ impl Shared {
     }
 }
 
-impl Courier {
-    /// Ships what it can, oldest first. After a setback gives the pause that was asked for, or none in particular.
-    async fn ship_all(
-        &mut self,
-        shared: &Arc<Shared>,
-        waiting: &[Closed],
-    ) -> Option<Option<Duration>> {
-        let mut setback = None;
-        for file in waiting {
-            let cause = match self.ship(shared, file).await {
-                Ok(how) => {
-                    self.ledger.add(file.first);
-                    if let Err(cause) = self.note().await {
-                        tracing::warn!(%cause, "what was shipped cannot be noted; after a restart it is looked up in the volume");
-                    }
-                    shared.arrived(file, how);
-                    continue;
-                }
-                Err(Setback::Segment(cause)) => {
-                    setback = Some(None);
-                    cause
-                }
-                Err(Setback::Way(fault)) => {
-                    setback = Some(fault.retry_after());
-                    // The folder may be what is missing.
-                    self.folder_made = false;
-                    shared.setback(file, &fault.to_string());
-                    break;
-                }
-            };
-            shared.setback(file, &cause);
-        }
-        if setback.is_none() && lock(&shared.state).status.failing.take().is_some() {
-            tracing::info!("the audit log is shipped again");
-        }
-        setback
-    }
-
-    async fn ship(&mut self, shared: &Arc<Shared>, file: &Closed) -> Result<Arrival, Setback> {
-        let here = file.clone();
-        let inspected = spawn_blocking(move || segment::inspect(&here)).await;
-        let segment = match inspected.map_err(|fault| Setback::Segment(fault.to_string()))? {
-            Ok(segment) => segment,
-            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(Arrival::Gone),
-            Err(fault) => return Err(Setback::Segment(fault.to_string())),
-        };
-        let volumes = &shared.volumes;
-        if !self.folder_made {
-            // Before the first upload: after a crash the same folder must be found again.
-            let noted = self.note().await;
-            noted.map_err(|cause| {
-                Setback::Segment(format!(
-                    "the list of shipped files cannot be written: {cause}"
-                ))
-            })?;
-            let made = volumes.make_folder(&self.folder).await;
-            made.map_err(Setback::Way)?;
-            self.folder_made = true;
-        }
-        let name = segment.name.to_string();
-        let target = self.folder.join(&name);
-        let target = target.ok_or_else(|| Setback::Segment("its name is no name".into()))?;
-        let how = match put(volumes, &target, &segment, false).await {
-            Ok(()) => Arrival::Shipped,
-            Err(Setback::Way(VolumeFault::Exists)) => Arrival::Present,
-            Err(setback) => return Err(setback),
-        };
-        // Whatever was answered: it is there when it can be seen there, whole.
-        if is_whole(volumes, &target, &segment).await? {
-            return Ok(how);
-        }
-        if how == Arrival::Present {
-            put(volumes, &target, &segment, true).await?;
-            if is_whole(volumes, &target, &segment).await? {
-                return Ok(Arrival::Shipped);
-            }
-        }
-        let what = "the file did not arrive whole".into();
-        Err(Setback::Way(VolumeFault::Unreachable(what)))
-    }
-
-    async fn note(&self) -> std::io::Result<()> {
-        let page = self.ledger.page()?;
-        spawn_blocking(move || page.save())
-            .await
-            .map_err(std::io::Error::other)?
-    }
-
-    fn pause(&mut self, asked: Option<Duration>, last: bool) -> Duration {
-        let grown = PAUSE_MIN.saturating_mul(1 << self.failures.min(16));
-        self.failures = self.failures.saturating_add(1);
-        let grown = grown.min(PAUSE_MAX);
-        let mut random = [0u8; 1];
-        // Without randomness there is simply no jitter.
-        let _ = rand::fill(&mut random);
-        let jitter = grown.mul_f64(0.25 * f64::from(random[0]) / 255.0);
-        let pause = asked.unwrap_or_else(|| grown.saturating_sub(jitter));
-        if last {
-            pause.min(LAST_PAUSE_MAX)
-        } else {
-            pause
-        }
-    }
-}
-
 impl Shared {
     fn setback(&self, file: &Closed, cause: &str) {
         tracing::warn!(file = %file.path.display(), cause, "an audit file could not be shipped; it is tried again");
         self.failed(cause);
     }
-}
-
-async fn put(
-    volumes: &Volumes,
-    target: &VolumePath,
-    segment: &Segment,
-    overwrite: bool,
-) -> Result<(), Setback> {
-    let trouble = Trouble::default();
-    let body = || segment::body(segment, &trouble);
-    let put = volumes.put(target, segment.bytes, &body, overwrite).await;
-    match (put, trouble.get()) {
-        (Ok(()), _) => Ok(()),
-        (Err(_), Some(cause)) => Err(Setback::Segment(cause.clone())),
-        // What is wrong with this one need not be wrong with the next.
-        (Err(VolumeFault::Refused(said)), None) => {
-            Err(Setback::Segment(VolumeFault::Refused(said).to_string()))
-        }
-        (Err(fault), None) => Err(Setback::Way(fault)),
-    }
-}
-
-async fn is_whole(
-    volumes: &Volumes,
-    target: &VolumePath,
-    segment: &Segment,
-) -> Result<bool, Setback> {
-    let size = volumes.size(target).await.map_err(Setback::Way)?;
-    Ok(size == Some(segment.bytes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,7 +13,8 @@ use valetkey::embedded::workspace::Workspace;
 use crate::harness::process::{Ended, Process};
 use crate::harness::web::as_app;
 use crate::harness::{
-    APP_SECRET_VARIABLE, Folder, config, experiment, local_client, serve, until, workspace,
+    APP_SECRET_VARIABLE, Folder, LOCAL_SECRET, config, experiment, local_client, serve, until,
+    workspace,
 };
 
 /// How often the sidecar is killed.
@@ -37,6 +38,7 @@ async fn pull(folder: &Folder, workspace: &Workspace, more: &[&str]) -> Ended {
     let mut command = folder.valetkey(&[&["audit", "pull", "--to", "pulled"], more].concat());
     let secret = workspace.app().client_secret.expose();
     command.env(APP_SECRET_VARIABLE, secret);
+    command.env("AGENT_CLIENT_SECRET", LOCAL_SECRET);
     let ended = Process::start(command).end().await;
     ended.keeps_to_itself(&[secret]);
     ended
@@ -65,10 +67,8 @@ fn pulled(folder: &str, from: &Folder) -> BTreeMap<u64, String> {
     numbered.collect()
 }
 
-#[tokio::test]
-async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it() {
-    let (folder, workspace) = (Folder::new(), workspace().await);
-    let settings = settings(&workspace);
+/// Faults on the way, and SIGKILL at a moment drawn from a seed.
+async fn live_and_die(folder: &Folder, workspace: &Workspace, settings: &Value) {
     let mut dice = 0x2026_1125_u64;
     let mut below = |limit: u64| {
         dice ^= dice << 13;
@@ -78,7 +78,7 @@ async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it
     };
     let control = workspace.control();
     for _ in 0..LIVES {
-        let mut sidecar = serve(&folder, &workspace, &settings);
+        let mut sidecar = serve(folder, workspace, settings);
         let listening = sidecar.listening().await;
         as_app(listening.outbound, &experiment()).await.expect(200);
         let fault = match below(5) {
@@ -97,6 +97,13 @@ async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it
         sidecar.end().await.expect(137);
         control.heal(Place::Api);
     }
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it() {
+    let (folder, workspace) = (Folder::new(), workspace().await);
+    let settings = settings(&workspace);
+    live_and_die(&folder, &workspace, &settings).await;
     let mut sidecar = serve(&folder, &workspace, &settings);
     let listening = sidecar.listening().await;
     until("what was left arrives", async || {
@@ -133,16 +140,20 @@ async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it
         .unwrap()
         .len();
     assert_eq!(size, 0, "the tail was closed and shipped");
+    fetch_again(&folder, &workspace, name).await;
+}
 
+/// What is here already, what is newer, what was changed, what is not there.
+async fn fetch_again(folder: &Folder, workspace: &Workspace, name: &str) {
     // Again: nothing is fetched twice, and the other commands read what was fetched.
-    let again = pull(&folder, &workspace, &[]).await.good();
+    let again = pull(folder, workspace, &[]).await.good();
     assert!(
         again.contains(", 0 of them fetched now") && again.contains("good: "),
         "{again}"
     );
-    let since = pull(&folder, &workspace, &["--since", "1h"]).await.good();
+    let since = pull(folder, workspace, &["--since", "1h"]).await.good();
     assert!(since.contains("good: "), "{since}");
-    let newest = pull(&folder, &workspace, &["--since", "2999-01-01T00:00:00Z"]).await;
+    let newest = pull(folder, workspace, &["--since", "2999-01-01T00:00:00Z"]).await;
     newest.expect(1).says(&["no audit segments"]);
     let file = |n: usize| {
         let paths = fs::read_dir(folder.file("pulled").join(name)).unwrap();
@@ -155,15 +166,15 @@ async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it
 
     // A file that was changed here is fetched anew; one that is gone there breaks the chain.
     fs::write(file(1), "{}\n").unwrap();
-    let mended = pull(&folder, &workspace, &[]).await.good();
+    let mended = pull(folder, workspace, &[]).await.good();
     assert!(mended.contains(", 1 of them fetched now"), "{mended}");
     let from = ["--from", "/Volumes/main/ops/audit/nothing/here"];
-    pull(&folder, &workspace, &from)
+    pull(folder, workspace, &from)
         .await
         .expect(70)
         .says(&["404"]);
     let from = ["--from", "main.ops.audit"];
-    pull(&folder, &workspace, &from)
+    pull(folder, workspace, &from)
         .await
         .expect(64)
         .says(&["/Volumes/"]);

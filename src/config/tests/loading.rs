@@ -60,6 +60,7 @@ fn on_a_databricks_app_the_environment_is_enough() {
         (config.audit.rotate_bytes, config.audit.rotate_keep),
         (64 << 20, 14)
     );
+    assert_eq!(config.audit.ship, None);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9401");
     assert_eq!(config.log.level, LevelFilter::INFO);
     assert_eq!(config.limits, Limits::default());
@@ -351,3 +352,27 @@ fn a_hostile_variable_stays_one_value() {
         "users.audience[0]: holds a control or invisible character"
     );
 }
+
+#[test]
+fn the_audit_log_goes_to_a_folder_of_the_app() {
+    let ship = |text: &str| good(text).audit.ship.unwrap();
+    let usual = ship("audit: {ship: {volume: main.ops.audit}}\n");
+    let folder = "/Volumes/main/ops/audit/valetkey/11111111-2222-3333-4444-555555555555";
+    assert_eq!(usual.folder.as_str(), folder);
+    assert_eq!(usual.every, Duration::from_secs(600));
+    assert_eq!(usual.backlog_bytes, 1 << 30);
+    let named = ship("audit: {ship: {volume: a.b.c, prefix: x/y, every: 10s, backlog: 64MiB}}\n");
+    assert!(named.folder.as_str().starts_with("/Volumes/a/b/c/x/y/1111"));
+    let mut pairs = vec![("DATABRICKS_APP_NAME", "my app")];
+    pairs.extend(ENVIRONMENT);
+    let config = Config::parse("audit: {ship: {volume: a.b.c}}\n", None, &env(&pairs)).unwrap();
+    let folder = config.audit.ship.unwrap().folder;
+    assert_eq!(folder.as_str(), "/Volumes/a/b/c/valetkey/my-app");
+}
+
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("DATABRICKS_HOST", "my-ws.cloud.databricks.com"),
+    ("DATABRICKS_WORKSPACE_ID", "4711"),
+    ("DATABRICKS_CLIENT_ID", "app"),
+    ("DATABRICKS_CLIENT_SECRET", "dose-canary-secret"),
+];

@@ -243,8 +243,6 @@ outbound:
 bundle: ./databricks.yml
 mode: observe
 observe_until: 2027-01-31
-audit:
-  ship: {volume: main.ops.audit}
 routes:
   - name: a
     resource: mcp/functions/x
@@ -259,9 +257,8 @@ routes:
             "valetkey.yaml:5: bundle: this version does not derive routes from a bundle yet (remove the key)",
             "valetkey.yaml:6: mode: this version does not observe without refusing yet (remove the key)",
             "valetkey.yaml:7: observe_until: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:9: audit.ship: this version does not ship the audit log yet (remove the key)",
-            "valetkey.yaml:14: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
-            "valetkey.yaml:15: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:12: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
+            "valetkey.yaml:13: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(
@@ -465,4 +462,48 @@ proptest::proptest! {
             proptest::prop_assert!(problems.iter().all(|p| !p.key.is_empty() && !p.message.is_empty()));
         }
     }
+}
+
+#[test]
+fn shipping_needs_a_volume_a_credential_and_files_that_fit() {
+    check(
+        "\
+audit:
+  rotate: {size: 16GiB}
+  ship:
+    volume: main.ops
+    prefix: ../x
+    every: 1s
+    backlog: 2GiB
+",
+        &[
+            "valetkey.yaml:4: audit.ship: files of this size cannot be uploaded (write audit.rotate.size of at most 4GiB)",
+            "valetkey.yaml:4: audit.ship.volume: is no name of a volume (write CATALOG.SCHEMA.VOLUME, such as main.ops.audit)",
+            "valetkey.yaml:6: audit.ship.every: is out of bounds (write 10s to 1d)",
+            "valetkey.yaml:7: audit.ship.backlog: holds not even one file (write at least audit.rotate.size)",
+        ],
+    );
+    check(
+        "audit: {ship: {volume: main.ops.audit, prefix: a/../b}}\n",
+        &[
+            "valetkey.yaml:1: audit.ship.prefix: is no folder in a volume (write one or more names with slashes between them)",
+        ],
+    );
+    check(
+        "audit: {ship: {every: 1m}}\n",
+        &["valetkey.yaml:1: audit.ship: needs a `volume` (write volume: CATALOG.SCHEMA.VOLUME)"],
+    );
+    check(
+        "audit: {ship: main.ops.audit}\n",
+        &["valetkey.yaml:1: audit.ship: must be a mapping (write its keys below it)"],
+    );
+    let nobody = env(&[
+        ("DATABRICKS_HOST", "my-ws.cloud.databricks.com"),
+        ("DATABRICKS_WORKSPACE_ID", "4711"),
+    ]);
+    let text = "audit: {ship: {volume: main.ops.audit}}\n";
+    let problems = Config::parse(text, None, &nobody).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].key, "audit.ship");
+    assert!(problems[0].message.contains("the app's credential"));
 }
