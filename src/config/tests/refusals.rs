@@ -495,7 +495,7 @@ audit:
     );
     check(
         "audit: {ship: main.ops.audit}\n",
-        &["valetkey.yaml:1: audit.ship: must be a mapping (write its keys below it)"],
+        &["valetkey.yaml:1: audit.ship: must be a mapping (write its keys indented below it)"],
     );
     let nobody = env(&[
         ("DATABRICKS_HOST", "my-ws.cloud.databricks.com"),
