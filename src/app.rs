@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +28,7 @@ use crate::proxy::local_oidc::{LocalClient, LocalOidc};
 use crate::proxy::record::Sinks;
 use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
+use crate::runtime::audit_ship::Shipper;
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::listener::{Listener, Stop};
@@ -35,11 +37,11 @@ use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 
 use self::wire::{
-    audit_settings, bind_all, flow_settings, http_client, identity, session_settings,
+    audit_settings, bind_all, flow_settings, http_client, identity, session_settings, shipper,
 };
 
 mod drain;
-mod wire;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +54,7 @@ pub struct App {
     addresses: Addresses,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
+    shipper: Option<Shipper>,
     agent_address: String,
     agent_start_time: Duration,
     drain_time: Duration,
@@ -112,12 +115,10 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit = AuditWriter::start(
-            &audit_settings(config)?,
-            Arc::clone(&clock),
-            metrics.clone(),
-        )
-        .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let settings = audit_settings(config)?;
+        let audit = AuditWriter::start(&settings, Arc::clone(&clock), metrics.clone())
+            .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let shipper = shipper(config, settings.shipping.as_ref(), &clock, &metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {
@@ -152,6 +153,7 @@ impl App {
             addresses,
             proxy,
             admin,
+            shipper,
             agent_address,
             agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
@@ -182,10 +184,12 @@ impl App {
             addresses,
             proxy,
             admin,
+            shipper,
             agent_address,
             agent_start_time,
             drain_time,
         } = self;
+        let stop_shipping = CancellationToken::new();
         let running = Running {
             addresses,
             proxy: Arc::clone(&proxy),
@@ -197,6 +201,8 @@ impl App {
             inbound_tasks: TaskTracker::new(),
             outbound_tasks: TaskTracker::new(),
             admin_tasks: TaskTracker::new(),
+            shipping: shipper.map(|shipper| tokio::spawn(shipper.run(stop_shipping.clone()))),
+            stop_shipping,
             drain_time,
         };
         note_start(&proxy);
@@ -245,6 +251,8 @@ pub struct Running {
     inbound_tasks: TaskTracker,
     outbound_tasks: TaskTracker,
     admin_tasks: TaskTracker,
+    stop_shipping: CancellationToken,
+    shipping: Option<JoinHandle<Shipper>>,
     drain_time: Duration,
 }
 

@@ -13,6 +13,7 @@ use crate::runtime::audit_file::resume::first_seq;
 pub mod chunks;
 pub mod export;
 pub mod prove;
+pub mod pull;
 pub mod query;
 mod quick;
 pub mod stats;

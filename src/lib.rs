@@ -85,6 +85,7 @@ pub mod runtime {
     pub mod audit_copy; //     the same on standard output
     pub mod audit_file; //     the log on disk: lock, rotate, resume
     pub mod audit_key; //      what signs the log
+    pub mod audit_ship; //     closed files to a volume
     pub mod audit_writer; //   one thread that owns the chain
     pub mod credential; //     grant + caller → credential
     pub mod discovery; //      where the issuer, its keys and its token endpoint are

@@ -9,6 +9,8 @@ use super::Running;
 use crate::domain::audit::{Event, Record};
 use crate::proxy::inbound;
 
+/// What the last part of the audit log may take to get to its volume: the platform grants 15 s in all.
+const LAST_SHIP_TIME: Duration = Duration::from_secs(3);
 /// What connections may take to end that are cut.
 const CUT_TIME: Duration = Duration::from_millis(500);
 
@@ -56,6 +58,12 @@ impl Running {
         audit.note(Record::new(Event::Stop));
         if let Err(fault) = audit.close().await {
             tracing::error!(%fault, "the audit log could not be closed in good order");
+        }
+        self.stop_shipping.cancel();
+        if let Some(shipping) = self.shipping
+            && let Ok(shipper) = shipping.await
+        {
+            shipper.finish(LAST_SHIP_TIME).await;
         }
         self.admin_tasks.close();
     }

@@ -14,7 +14,10 @@ use crate::domain::template::PathTemplate;
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
 use crate::runtime::audit_copy::CopyFormat;
+use crate::runtime::audit_file::Shipping;
 use crate::runtime::audit_key;
+use crate::runtime::audit_ship::Shipper;
+use crate::runtime::audit_ship::volume::Volume;
 use crate::runtime::audit_writer::{AuditSettings, AuditSync, CheckpointSettings, OnFailure};
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::discovery::{Discoverer, Pins};
@@ -76,39 +79,25 @@ pub(super) fn http_client(config: &Config) -> Result<Arc<dyn HttpSend>, Vec<Prob
     Ok(Arc::new(HyperSend::new(roots, limits)))
 }
 
-/// Everything that knows the issuer: verification on the way in, credentials on the way out.
-pub(super) fn identity(
-    config: &Config,
-    http: &Arc<dyn HttpSend>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> Result<(Verifier, CredentialSource), Vec<Problem>> {
+fn discoverer(config: &Config, http: &Arc<dyn HttpSend>) -> Result<Arc<Discoverer>, Vec<Problem>> {
     let workspace = &config.workspace;
     let pins = Pins {
         issuer: workspace.issuer.clone(),
         jwks_uri: workspace.jwks_uri.clone(),
         token_endpoint: workspace.token_endpoint.clone(),
     };
-    let discoverer = Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
-        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])?;
-    let discoverer = Arc::new(discoverer);
-    let keys = KeyStore::new(
-        KeyStoreSettings::default(),
-        Arc::clone(&discoverer),
-        Arc::clone(http),
-        Arc::clone(clock),
-        metrics.clone(),
-    );
-    let mut settings = VerifierSettings::new(config.users.audiences.clone());
-    settings.algorithms = config
-        .users
-        .algorithms
-        .iter()
-        .map(|a| (*a).into())
-        .collect();
-    settings.types.clone_from(&config.users.token_types);
-    settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
-    let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
+    Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
+        .map(Arc::new)
+        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])
+}
+
+fn token_endpoint(
+    config: &Config,
+    discoverer: Arc<Discoverer>,
+    http: &Arc<dyn HttpSend>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Arc<TokenEndpoint> {
     let client = config
         .app
         .client_id
@@ -127,23 +116,97 @@ pub(super) fn identity(
                 .map_err(|fault| fault.to_string())
         })
     });
-    let endpoint = Arc::new(TokenEndpoint::new(
+    Arc::new(TokenEndpoint::new(
         TokenEndpointSettings::for_client(client),
         url,
         Arc::clone(http),
         Arc::clone(clock),
         metrics.clone(),
-    ));
-    let scopes = match config.app.scopes {
+    ))
+}
+
+fn app_scopes(config: &Config) -> AppScopes {
+    match config.app.scopes {
         words::AppScopes::PerRoute => AppScopes::PerRoute,
         words::AppScopes::AllApis => AppScopes::AllApis,
+    }
+}
+
+/// A volume, reached as the app with tokens of its own.
+///
+/// # Errors
+/// When the workspace's address or the trusted roots are of no use.
+pub fn volume(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+    name: &str,
+) -> Result<Volume, Vec<Problem>> {
+    let http = http_client(config)?;
+    let discoverer = discoverer(config, &http)?;
+    let endpoint = token_endpoint(config, discoverer, &http, clock, metrics);
+    let tokens = AppTokens::new(endpoint, app_scopes(config), Arc::clone(clock));
+    Ok(Volume::new(http, &config.workspace.origin, tokens, name))
+}
+
+/// Whoever takes closed audit files away, if somebody is to. The log's folder must be there.
+pub(super) fn shipper(
+    config: &Config,
+    shipping: Option<&Shipping>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<Option<Shipper>, Vec<Problem>> {
+    let (Some(ship), Some(shipping)) = (&config.audit.ship, shipping) else {
+        return Ok(None);
     };
+    let volume = volume(config, clock, metrics, &ship.volume)?;
+    let shipper = Shipper::new(
+        &config.audit.file,
+        volume,
+        Arc::clone(&shipping.shipped_to),
+        Arc::clone(clock),
+        metrics.clone(),
+    )
+    .map_err(|fault| {
+        let message = format!("the state beside the log cannot be used: {fault}");
+        vec![Problem::new("audit.ship", message)]
+    })?;
+    tracing::info!(folder = shipper.folder(), "the audit log is shipped");
+    Ok(Some(shipper))
+}
+
+/// Everything that knows the issuer: verification on the way in, credentials on the way out.
+pub(super) fn identity(
+    config: &Config,
+    http: &Arc<dyn HttpSend>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> Result<(Verifier, CredentialSource), Vec<Problem>> {
+    let discoverer = discoverer(config, http)?;
+    let keys = KeyStore::new(
+        KeyStoreSettings::default(),
+        Arc::clone(&discoverer),
+        Arc::clone(http),
+        Arc::clone(clock),
+        metrics.clone(),
+    );
+    let mut settings = VerifierSettings::new(config.users.audiences.clone());
+    settings.algorithms = config
+        .users
+        .algorithms
+        .iter()
+        .map(|a| (*a).into())
+        .collect();
+    settings.types.clone_from(&config.users.token_types);
+    settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
+    let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
+    let endpoint = token_endpoint(config, discoverer, http, clock, metrics);
     let exchange = (config.users.exchange == Exchange::Rfc8693)
         .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
     Ok((
         verifier,
         CredentialSource::new(
-            AppTokens::new(endpoint, scopes, Arc::clone(clock)),
+            AppTokens::new(endpoint, app_scopes(config), Arc::clone(clock)),
             exchange,
         ),
     ))
@@ -191,6 +254,10 @@ pub(super) fn audit_settings(config: &Config) -> Result<AuditSettings, Vec<Probl
         stdout: audit.stdout.map(|format| match format {
             words::AuditFormat::Json => CopyFormat::Json,
             words::AuditFormat::Ocsf => CopyFormat::Ocsf,
+        }),
+        shipping: audit.ship.as_ref().map(|ship| Shipping {
+            every: ship.every,
+            shipped_to: Arc::default(),
         }),
         checkpoint: Some(CheckpointSettings {
             records: audit.checkpoint_records as u64,

@@ -1,10 +1,11 @@
-//! `audit tail|query|export|stats|verify`: the log for people and for scripts.
+//! `audit tail|query|export|stats|pull|verify`: the log for people and for scripts.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use crate::audit_reader::pull::{self, Wanted};
 use crate::audit_reader::{self, Filter, Show, export, prove, query, stats, tail};
 use crate::config::{Config, Env};
 use crate::domain::clock::{Clock as _, SystemClock, Timestamp};
@@ -48,6 +49,22 @@ pub enum Audit {
         log: Log,
         #[command(flatten)]
         conditions: Box<Conditions>,
+    },
+    /// Fetch logs that were shipped to a volume, and verify each
+    Pull {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// CATALOG.SCHEMA.VOLUME; that of audit.ship when left out
+        #[arg(long)]
+        volume: Option<String>,
+        /// One log alone: the name of its folder on the volume
+        #[arg(long, value_name = "NAME")]
+        log: Option<String>,
+        /// Trust this public key only: 64 hex digits, or a PEM file; may be repeated
+        #[arg(long, value_name = "KEY")]
+        key: Vec<String>,
+        /// Where to: a folder for each log; what is there already is not fetched again
+        folder: PathBuf,
     },
     /// Prove that no record was changed, removed, added or moved; exit 1 if one was
     Verify {
@@ -133,6 +150,20 @@ pub fn read(command: Audit, env: &Env) -> u8 {
             format,
         } => export(&log, *conditions, &format, env),
         Audit::Stats { log, conditions } => stats(&log, *conditions, env),
+        Audit::Pull {
+            config,
+            volume,
+            log,
+            key,
+            folder,
+        } => {
+            let wanted = Wanted {
+                volume,
+                log,
+                folder,
+            };
+            pull(&config, &wanted, &key, env)
+        }
         Audit::Verify { log, claim } => verify(&log, claim, env),
     };
     done.unwrap_or_else(|ended| ended.0)
@@ -276,6 +307,27 @@ fn query(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
         );
     }
     Ok(exit::GOOD)
+}
+
+fn pull(config: &ConfigArgument, wanted: &Wanted, keys: &[String], env: &Env) -> Result<u8, Ended> {
+    let usage = |message: String| Ended(complain(&message, exit::USAGE));
+    let keys = keys.iter().map(|key| prove::parse_key(key));
+    let claim = prove::Claim {
+        keys: keys.collect::<Result<_, _>>().map_err(usage)?,
+        ..prove::Claim::default()
+    };
+    let config = config.load(env).map_err(Ended)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut out = io::stdout().lock();
+    let pulled = pull::pull(&config, wanted, &claim, &mut out);
+    match runtime.block_on(Box::pin(pulled)) {
+        Ok(true) => Ok(exit::GOOD),
+        Ok(false) => Ok(exit::NO),
+        Err(pull::PullFault::Usage(message)) => Err(usage(message)),
+        Err(fault) => Err(Ended(complain(&fault.to_string(), exit::INTERNAL))),
+    }
 }
 
 fn verify(log: &Log, claim: Claim, env: &Env) -> Result<u8, Ended> {

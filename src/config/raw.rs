@@ -227,7 +227,7 @@ pub struct RawAudit {
     pub stdout: Given<bool>,
     /// In which form it does. Default: json.
     pub format: Given<AuditFormat>,
-    /// Shipping to a volume (a later version).
+    /// A volume that closed files are taken to, as the app.
     pub ship: Given<RawShip>,
 }
 
@@ -251,12 +251,14 @@ pub struct RawRotate {
     pub keep: Given<u64>,
 }
 
-/// Shipping to a volume (a later version).
+/// A volume that closed audit files are taken to.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawShip {
-    /// CATALOG.SCHEMA.VOLUME.
+    /// CATALOG.SCHEMA.VOLUME; the app needs WRITE VOLUME on it.
     pub volume: Given<String>,
+    /// How long a file may be written before it is closed and taken there; also at the end. Default: 5m; from 1s to 1d.
+    pub every: Given<Span>,
 }
 
 /// Metrics, health and status.

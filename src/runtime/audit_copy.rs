@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::audit_file::AuditSink;
 use super::metrics::Metrics;
@@ -134,6 +134,10 @@ impl AuditSink for Copied {
 
     fn is_full(&self) -> bool {
         self.sink.is_full()
+    }
+
+    fn full_at(&self) -> Option<Instant> {
+        self.sink.full_at()
     }
 
     fn rotate(&mut self, chain: &Chain) -> io::Result<()> {

@@ -6,7 +6,10 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::domain::audit::chain::Chain;
 
@@ -89,6 +92,11 @@ pub trait AuditSink: Send {
         false
     }
 
+    /// When it will be although nothing more is written.
+    fn full_at(&self) -> Option<Instant> {
+        None
+    }
+
     /// Between batches, once it is full: rotation.
     ///
     /// # Errors
@@ -126,6 +134,18 @@ pub struct AuditFile {
     rotate_bytes: u64,
     rotate_keep: usize,
     rotate_at: u64,
+    shipping: Option<Shipping>,
+    /// When the first record of the file was written or found.
+    begun: Instant,
+}
+
+/// What a file does for whoever takes its closed segments away.
+#[derive(Debug, Clone)]
+pub struct Shipping {
+    /// A file with records is closed after so long, and at the end, whatever its size.
+    pub every: Duration,
+    /// The first `seq` of the last file that was taken away; later ones are not deleted. 0 for none.
+    pub shipped_to: Arc<AtomicU64>,
 }
 
 impl AuditFile {
@@ -163,7 +183,16 @@ impl AuditFile {
             rotate_bytes: rotate_bytes.max(1),
             rotate_keep,
             rotate_at: rotate_bytes.max(1),
+            shipping: None,
+            begun: Instant::now(),
         })
+    }
+
+    /// Closes segments for somebody who takes them away, and keeps them until that is done.
+    #[must_use]
+    pub fn shipped(mut self, shipping: Option<Shipping>) -> Self {
+        self.shipping = shipping;
+        self
     }
 
     fn reopen(&mut self) -> io::Result<()> {
@@ -199,9 +228,13 @@ impl AuditFile {
         resume::save(&self.path, chain, self.len)?;
         let rotated = rotated(&self.path)?;
         let surplus = rotated.len().saturating_sub(self.rotate_keep);
+        let shipped_to = self.shipping.as_ref().map_or(u64::MAX, |shipping| {
+            shipping.shipped_to.load(Ordering::Acquire)
+        });
         rotated
             .iter()
             .take(surplus)
+            .filter(|(first_seq, _)| *first_seq <= shipped_to)
             .try_for_each(|(_, path)| fs::remove_file(path))
     }
 }
@@ -227,6 +260,9 @@ impl AuditSink for AuditFile {
         }
         match written {
             Ok(()) => {
+                if self.len == 0 {
+                    self.begun = Instant::now();
+                }
                 self.len += batch.len() as u64;
                 self.unflushed = !durable;
                 Ok(())
@@ -267,7 +303,12 @@ impl AuditSink for AuditFile {
     }
 
     fn is_full(&self) -> bool {
-        self.len >= self.rotate_at
+        self.len >= self.rotate_at || self.full_at().is_some_and(|at| at <= Instant::now())
+    }
+
+    fn full_at(&self) -> Option<Instant> {
+        let shipping = self.shipping.as_ref().filter(|_| self.len > 0)?;
+        self.begun.checked_add(shipping.every)
     }
 
     fn rotate(&mut self, chain: &Chain) -> io::Result<()> {
@@ -276,14 +317,18 @@ impl AuditSink for AuditFile {
         }
         let done = self.rotate_now(chain);
         if done.is_err() {
-            // Not at every batch: the next try comes when the file has grown by an eighth.
+            // Not at every batch: the next try comes when the file has grown by an eighth, or its time is over again.
             self.rotate_at = self.len.saturating_add(self.rotate_bytes / 8);
+            self.begun = Instant::now();
         }
         done
     }
 
     fn finish(&mut self, chain: &Chain) -> io::Result<()> {
         self.file.sync_data()?;
+        if self.shipping.is_some() && self.len > 0 {
+            return self.rotate_now(chain);
+        }
         resume::save(&self.path, chain, self.len)
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::audit_copy::{Copied, CopyFormat};
 use super::audit_file::resume::{Resumed, resume};
-use super::audit_file::{AuditFault, AuditFile, AuditSink};
+use super::audit_file::{AuditFault, AuditFile, AuditSink, Shipping};
 use super::metrics::Metrics;
 use crate::domain::audit::chain::Hash;
 use crate::domain::audit::checkpoint::{PublicKey, SigningKey};
@@ -110,6 +110,8 @@ pub struct AuditSettings {
     pub write_wait_max: Duration,
     /// Whether, and how, what is in the file goes to the standard output too.
     pub stdout: Option<CopyFormat>,
+    /// Closed files are taken away, and kept until they are.
+    pub shipping: Option<Shipping>,
     /// Signed checkpoints: also at rotation and at the end.
     pub checkpoint: Option<CheckpointSettings>,
 }
@@ -127,6 +129,7 @@ impl AuditSettings {
             queue_records_max: QUEUE_RECORDS_MAX_DEFAULT,
             write_wait_max: WRITE_WAIT_MAX_DEFAULT,
             stdout: None,
+            shipping: None,
             checkpoint: None,
         }
     }
@@ -203,8 +206,8 @@ impl AuditWriter {
         clock: Arc<dyn Clock>,
         metrics: Metrics,
     ) -> Result<Self, AuditFault> {
-        let mut file =
-            AuditFile::open(&settings.file, settings.rotate_bytes, settings.rotate_keep)?;
+        let file = AuditFile::open(&settings.file, settings.rotate_bytes, settings.rotate_keep)?;
+        let mut file = file.shipped(settings.shipping.clone());
         let resumed = resume(&mut file)?;
         let mut sink: Box<dyn AuditSink> = Box::new(file);
         if let Some(format) = settings.stdout {

@@ -10,9 +10,11 @@ use prometheus::{
     TextEncoder,
 };
 
+use self::audit::AuditShip;
 use self::process::Process;
 use self::register::{counter_vec, gauge_vec, histogram_vec, int_gauge_vec, register};
 
+mod audit;
 mod process;
 mod register;
 
@@ -55,6 +57,7 @@ struct Handles {
     audit_records: IntCounterVec,
     audit_failures: IntCounter,
     audit_copy_lost: IntCounter,
+    audit_ship: AuditShip,
     policy_reloads: IntCounterVec,
     policy_starter: IntGauge,
     panics: IntCounter,
@@ -120,6 +123,7 @@ impl Metrics {
                 "Audit records written.",
                 &["event"],
             )?,
+            audit_ship: AuditShip::register(r)?,
             audit_copy_lost: register(
                 &registry,
                 IntCounter::new(

@@ -13,6 +13,8 @@ mod audit_faults;
 #[cfg(test)]
 mod audit_kill;
 #[cfg(test)]
+mod audit_ship;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod demo;

@@ -244,7 +244,7 @@ bundle: ./databricks.yml
 mode: observe
 observe_until: 2027-01-31
 audit:
-  ship: {volume: main.ops.audit}
+  file: ./log.jsonl
 routes:
   - name: a
     resource: mcp/functions/x
@@ -259,7 +259,6 @@ routes:
             "valetkey.yaml:5: bundle: this version does not derive routes from a bundle yet (remove the key)",
             "valetkey.yaml:6: mode: this version does not observe without refusing yet (remove the key)",
             "valetkey.yaml:7: observe_until: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:9: audit.ship: this version does not ship the audit log yet (remove the key)",
             "valetkey.yaml:14: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
             "valetkey.yaml:15: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],

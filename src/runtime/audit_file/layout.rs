@@ -10,6 +10,7 @@
 //! | `valetkey.jsonl.0000000000000123` | a rotated file, named after its first `seq`; sorts by age |
 //! | `valetkey.jsonl.heads` | the chain's and every user's last link at the last rotation or stop, so that a start reads little |
 //! | `valetkey.jsonl.lock` | held while a writer lives |
+//! | `valetkey.jsonl.shipped` | the name of this log on the volume, and up to where it is there |
 //! | `valetkey.jsonl.torn.0000000000000123` | an incomplete last line that a crash left, set aside before record 123 |
 
 use std::ffi::OsString;
@@ -170,7 +171,7 @@ pub fn is_deleted(_: &File) -> io::Result<bool> {
 /// Whether the name is that of a file beside the log which holds no records of it.
 pub fn is_companion(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    [".heads", ".heads.new", ".lock"]
+    [".heads", ".heads.new", ".lock", ".shipped", ".shipped.new"]
         .iter()
         .any(|suffix| name.ends_with(suffix))
         || name.contains(".torn.")

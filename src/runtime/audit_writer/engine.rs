@@ -131,7 +131,9 @@ impl Engine {
     /// Waits for records or a deadline; says whether the writer is closing.
     fn gather(&mut self) -> bool {
         let retry_at = self.failing.as_ref().map(|f| f.retry_at);
-        let deadline = next_look(self.sync_at, retry_at, self.sealer.due_at());
+        let due = [self.sealer.due_at(), self.sink.full_at()];
+        let due_at = due.into_iter().flatten().min();
+        let deadline = next_look(self.sync_at, retry_at, due_at);
         let mut inbox = self.shared.lock();
         while inbox.jobs.is_empty() && !inbox.closing {
             let Some(deadline) = deadline else {
@@ -187,18 +189,28 @@ impl Engine {
                 return self.fail(WRITE_FAILED, &cause);
             }
             self.stand();
-            if !self.sink.is_full() {
-                continue;
-            }
-            // A file that is complete ends with a signature over all of it.
-            if let Err(cause) = self.checkpoint() {
-                return self.fail(WRITE_FAILED, &cause);
-            }
-            if let Err(cause) = self.sink.rotate(self.sealer.chain()) {
-                tracing::error!(%cause, "the audit file could not be rotated; the old one stays in use");
-                self.shared.lock().status.last_error = Some(cause.to_string().into());
+            if !self.rotate_if_full() {
+                return;
             }
         }
+        self.rotate_if_full();
+    }
+
+    /// Says whether the sink is still well.
+    fn rotate_if_full(&mut self) -> bool {
+        if !self.sink.is_full() {
+            return true;
+        }
+        // A file that is complete ends with a signature over all of it.
+        if let Err(cause) = self.checkpoint() {
+            self.fail(WRITE_FAILED, &cause);
+            return false;
+        }
+        if let Err(cause) = self.sink.rotate(self.sealer.chain()) {
+            tracing::error!(%cause, "the audit file could not be rotated; the old one stays in use");
+            self.shared.lock().status.last_error = Some(cause.to_string().into());
+        }
+        true
     }
 
     /// The batch goes to the sink, whole or not at all.
