@@ -24,6 +24,7 @@ use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
 
+pub mod audit;
 pub mod check;
 pub mod inbound;
 pub mod limits;
@@ -41,12 +42,9 @@ pub mod values;
 pub mod words;
 pub mod yaml;
 
+use audit::Audit;
 use limits::Limits;
-use ship::Ship;
-use words::{
-    Algorithm, AppScopes, AuditFormat, AuditSync, Exchange, LogFormat, OnFailure, Presigned,
-    SessionFormat, UserMode,
-};
+use words::{Algorithm, AppScopes, Exchange, LogFormat, Presigned, SessionFormat, UserMode};
 
 /// The environment as it was when the program started. `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -241,31 +239,6 @@ pub struct LocalClient {
     pub id: String,
     /// Its secret, worth nothing anywhere else.
     pub secret: Arc<Secret>,
-}
-
-/// `audit`.
-#[derive(Debug, Clone)]
-pub struct Audit {
-    /// The file that is appended to.
-    pub file: PathBuf,
-    /// What happens to a call that cannot be recorded.
-    pub on_failure: OnFailure,
-    /// When the file is flushed to disk.
-    pub sync: AuditSync,
-    /// Size at which a new file is begun.
-    pub rotate_bytes: u64,
-    /// How many old files are kept.
-    pub rotate_keep: usize,
-    /// The form in which records go to the standard output too, if they do.
-    pub stdout: Option<AuditFormat>,
-    /// Records between two checkpoints.
-    pub checkpoint_records: usize,
-    /// The longest wait for a checkpoint.
-    pub checkpoint_interval: Duration,
-    /// The key that signs them; `None` makes one at each start.
-    pub key_file: Option<PathBuf>,
-    /// Where closed files go, if they go anywhere.
-    pub ship: Option<Ship>,
 }
 
 /// `admin`.

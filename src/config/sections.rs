@@ -4,22 +4,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Uri;
 use tracing::level_filters::LevelFilter;
 
+use super::audit::audit;
 use super::check::Checker;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
-use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
+use super::raw::{RawApp, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::routes;
-use super::ship::ship;
-use super::words::{
-    AppScopes, AuditFormat, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch,
-};
-use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use super::words::{AppScopes, LogFormat, Mode, Presigned, Switch};
+use super::{Admin, App, Config, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::catalog::Catalog;
 use crate::domain::compile::compile;
 use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
@@ -29,11 +26,6 @@ use crate::domain::secret::{Digest, Secret};
 
 /// The shortest accepted secret of a local client, in characters (SECURITY R23: 128 bits or more).
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
-
-const MIB: u64 = 1 << 20;
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
@@ -294,36 +286,6 @@ fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<Lo
         c.report(raw.id.problem("is no name of a client"));
     }
     Some(LocalClient { id, secret })
-}
-
-fn audit(raw: RawAudit, app: &App, c: &mut Checker<'_>) -> Audit {
-    let rotate = raw.rotate.take();
-    let checkpoint = raw.checkpoint.take();
-    let stdout = raw.stdout.get().copied().unwrap_or(false);
-    if raw.format.get().is_some() && !stdout {
-        let problem = raw
-            .format
-            .problem("is the form of the copy on standard output, which is off");
-        c.report(problem.hint(
-            "set audit.stdout: true; for the file there is valetkey audit export --format ocsf",
-        ));
-    }
-    let format = raw.format.get().copied().unwrap_or(AuditFormat::Json);
-    let rotate_bytes = c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB);
-    Audit {
-        file: c
-            .path(&raw.file)
-            .unwrap_or_else(|| "./audit/valetkey.jsonl".into()),
-        on_failure: raw.on_failure.get().copied().unwrap_or(OnFailure::Refuse),
-        sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
-        rotate_bytes,
-        rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
-        stdout: stdout.then_some(format),
-        checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
-        checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
-        key_file: c.path(&raw.key_file),
-        ship: ship(&raw.ship, app, rotate_bytes, c),
-    }
 }
 
 fn log(raw: &RawLog, c: &mut Checker<'_>) -> Log {

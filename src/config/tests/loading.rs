@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::substitute::key_path;
+use crate::config::words::{AuditSync, OnFailure};
 
 #[test]
 fn on_a_databricks_app_the_environment_is_enough() {
