@@ -360,7 +360,10 @@ impl Shared {
         let result = match how {
             Arrival::Shipped => "shipped",
             Arrival::Present => "present",
-            Arrival::Gone => return,
+            Arrival::Gone => {
+                tracing::error!(file = %file.path.display(), "an audit file was taken away before it could be shipped");
+                return;
+            }
         };
         self.metrics.shipping().segment(result);
         tracing::info!(

@@ -45,7 +45,7 @@ impl Shipping {
         }
     }
 
-    /// One of [`RESULTS`].
+    /// `shipped`, `present`, `failed` or `dropped`.
     pub fn segment(&self, result: &'static str) {
         self.segments.with_label_values(&[result]).inc();
     }
