@@ -53,6 +53,8 @@ fn empty(name: &str, run_as: RunAs) -> RouteSource {
         methods: Vec::new(),
         path: None,
         body: BTreeMap::new(),
+        tools: Vec::new(),
+        effect: None,
         run_as,
         scope: None,
     }

@@ -66,8 +66,10 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     let presigned = config.outbound.presigned == Presigned::Allow;
     match config.policy_origin {
         PolicyOrigin::Starter => Ok(compile::starter(catalog, presigned)),
-        PolicyOrigin::Routes => compile::compile(&config.routes, catalog, presigned)
-            .map_err(|problems| in_file(problems, config.source.as_deref())),
+        PolicyOrigin::Routes | PolicyOrigin::Bundle => {
+            compile::compile(&config.routes, catalog, presigned)
+                .map_err(|problems| in_file(problems, config.source.as_deref()))
+        }
     }
 }
 
@@ -330,6 +332,7 @@ pub fn policy_record(event: Event, origin: PolicyOrigin) -> Record {
     let mut record = Record::new(event);
     record.reason = Some(Text::Fixed(match origin {
         PolicyOrigin::Routes => "routes",
+        PolicyOrigin::Bundle => "bundle",
         PolicyOrigin::Starter => "starter",
     }));
     record

@@ -24,6 +24,7 @@ use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
 
+pub mod bundle;
 pub mod check;
 pub mod inbound;
 pub mod limits;
@@ -318,6 +319,7 @@ impl Config {
         let app = self.app.client_id.as_ref();
         let policy = match self.policy_origin {
             PolicyOrigin::Routes => format!("{} routes", self.routes.len()),
+            PolicyOrigin::Bundle => format!("{} routes of the bundle", self.routes.len()),
             PolicyOrigin::Starter => "starter policy".to_owned(),
         };
         let ceiling = self.users.scopes.as_ref();

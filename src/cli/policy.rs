@@ -92,7 +92,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
     }
     text.push_str(&table(&rows));
     text.push_str(match policy.origin() {
-        PolicyOrigin::Routes => "everything else is denied\n",
+        PolicyOrigin::Routes | PolicyOrigin::Bundle => "everything else is denied\n",
         PolicyOrigin::Starter => "no routes are configured: this is the built-in starter policy; operations of admin effect and unknown paths are denied\n",
     });
     for warning in warnings {

@@ -86,6 +86,8 @@ fn route(
         methods: methods(&raw.method, c),
         path: path(&raw.path, c),
         body: body(raw, c),
+        tools: Vec::new(),
+        effect: None,
         run_as: raw.run_as.get().copied().map_or(RunAs::Deny, RunAs::from),
         scope: scope(&raw.scope, c),
     };

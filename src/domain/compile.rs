@@ -347,6 +347,8 @@ mod tests {
             methods: Vec::new(),
             path: None,
             body: BTreeMap::new(),
+            tools: Vec::new(),
+            effect: None,
             run_as: RunAs::User,
             scope: None,
         };

@@ -174,6 +174,7 @@ impl Admin {
         let keys = self.proxy.verifier.keys().status();
         let origin = match snapshot.policy.origin() {
             PolicyOrigin::Routes => "routes",
+            PolicyOrigin::Bundle => "bundle",
             PolicyOrigin::Starter => "starter",
         };
         let hint = (snapshot.policy.origin() == PolicyOrigin::Starter)

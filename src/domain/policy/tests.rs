@@ -27,6 +27,8 @@ fn route(name: &str, run_as: RunAs, change: impl FnOnce(&mut RouteSource)) -> Ro
         methods: vec![],
         path: None,
         body: BTreeMap::new(),
+        tools: Vec::new(),
+        effect: None,
         run_as,
         scope: None,
     };
