@@ -66,7 +66,9 @@ pub mod domain {
     pub mod headers; //        header maps: take, strip, set, attach
     pub mod identity; //       users, clients, the workspace's origin
     pub mod jwks; //           the issuer's keys, filtered
+    pub mod missing; //        which plane a refused call lacks
     pub mod path; //           the one reading of a path
+    pub mod platform_refusal; // what the workspace's own refusal says
     pub mod policy; //         the one decision
     pub mod problem; //        a mistake with its place and remedy
     pub mod route; //          routes as written
@@ -95,6 +97,7 @@ pub mod runtime {
     pub mod keyed_flight; //   single flight per key, bounded
     pub mod listener; //       bind, accept, serve, drain
     pub mod metrics; //        Prometheus, typed
+    pub mod seen_scopes; //    what tokens of a client have carried
     pub mod session; //        local stand-ins for users and the app
     pub mod session_jwt; //    session tokens as JWTs
     pub mod single_flight; //  one fetch for any number of callers

@@ -136,6 +136,8 @@ pub const IDENTITY_MARK: HeaderName = HeaderName::from_static("x-valetkey-identi
 pub const SCOPES: HeaderName = HeaderName::from_static("x-valetkey-scopes");
 /// The header that marks every refusal by the sidecar with its reason.
 pub const ERROR: HeaderName = HeaderName::from_static("x-valetkey-error");
+/// The header that says which plane a call lacks that the workspace itself refused.
+pub const MISSING: HeaderName = HeaderName::from_static("x-valetkey-missing");
 /// The request id, ours on the way in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -387,6 +389,7 @@ pub fn clean_workspace_answer(headers: &mut HeaderMap) {
         "authorization",
         "proxy-authentication-info",
         ERROR.as_str(),
+        MISSING.as_str(),
     ] {
         headers.remove(name);
     }
@@ -396,6 +399,7 @@ pub fn clean_workspace_answer(headers: &mut HeaderMap) {
 pub fn clean_agent_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(ERROR);
+    headers.remove(MISSING);
 }
 
 #[cfg(test)]
