@@ -52,6 +52,8 @@
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].
 //! - Statuses are chosen for SDKs that repeat 429 and 503 for five minutes: [`proxy::error`].
+//! - The workspace's own refusals pass as they are, with a header that says which plane is missing: [`domain::missing`]; nothing of
+//!   their text is repeated: [`domain::platform_refusal`].
 //! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].
 

@@ -45,6 +45,7 @@ pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
 pub mod record;
+pub mod refusal;
 pub mod sending;
 pub mod tap;
 
@@ -81,6 +82,11 @@ impl Snapshot {
             user_scopes,
             version,
         }
+    }
+
+    /// What the app declares for its users, as far as the configuration says: the ceiling, which has no use beyond that.
+    pub fn declared(&self) -> Option<&ScopeSet> {
+        self.ceiling.as_ref()
     }
 
     /// What of these scopes a session may hold.

@@ -177,7 +177,7 @@ impl Missing {
                 let said = required
                     .iter()
                     .find(|required| !held.covers(&required.scope))
-                    .or(required.first());
+                    .or_else(|| required.first());
                 let scope = said.map(|required| &required.scope).or(asked)?;
                 let (plane, remedy) = of_scope(scope, ran);
                 Some(Self {

@@ -82,17 +82,18 @@ pub fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Said {
             Said::Nothing
         };
     }
+    let about_token = |text: &str| TOKEN_STARTS.iter().any(|start| text.starts_with(start));
     if let Some(scopes) = words.scopes() {
         Said::Scopes(scopes)
     } else if words.any(speaks_of_the_address) {
         Said::Address
-    } else if words.any(|text| TOKEN_STARTS.iter().any(|start| text.starts_with(start))) {
+    } else if status == StatusCode::UNAUTHORIZED || words.any(about_token) {
         Said::Token
     } else if words.feature_is_off() {
         Said::Nothing
     } else if words.code_is_of_the_object() || words.any(speaks_of_the_object) {
         Said::Object
-    } else if status == StatusCode::UNAUTHORIZED || words.any(|text| words.blames_the_token(text)) {
+    } else if words.any(|text| words.blames_the_token(text)) {
         Said::Token
     } else {
         Said::Nothing
@@ -275,7 +276,7 @@ impl Words {
         {
             let scopes = challenge
                 .after(" scope=\"")
-                .or(challenge.after(",scope=\""));
+                .or_else(|| challenge.after(",scope=\""));
             let scopes = scopes.and_then(|rest| rest.split('"').next());
             let scopes = scopes.unwrap_or_default().split_ascii_whitespace();
             return Some(scopes.filter_map(name).take(REQUIRED_SCOPES_MAX).collect());
