@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use self::names::{HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_OUT, NEVER_OUT_PREFIXES, fold};
+use self::names::{
+    HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_BACK, NEVER_OUT, NEVER_OUT_PREFIXES, fold,
+};
 mod framing;
 mod names;
 
@@ -382,16 +384,8 @@ pub fn attach_credential(headers: &mut HeaderMap, mut credential: HeaderValue) {
 /// Cleans the workspace's answer for the agent: no hop-by-hop headers, no cookies (SECURITY R30), nothing that claims to be ours.
 pub fn clean_workspace_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    for name in [
-        "set-cookie",
-        "set-cookie2",
-        "alt-svc",
-        "authorization",
-        "proxy-authentication-info",
-        ERROR.as_str(),
-        MISSING.as_str(),
-    ] {
-        headers.remove(name);
+    for name in NEVER_BACK {
+        headers.remove(*name);
     }
 }
 

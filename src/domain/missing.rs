@@ -1,8 +1,8 @@
 //! Which plane a refused call lacks: declared by the app, granted to it, consented by the user, or a right on the object.
 //!
-//! A scope passes through three planes before a token carries it (facts 2.3), and the platform's refusal is the same text for all of
-//! them; what the sidecar knows of the token, the configuration and other users' tokens tells them apart. Pure, and only as good
-//! as what is known: where nothing is, nothing is said. `platform_refusal.rs` reads the text.
+//! A scope passes through three planes before a token carries it (facts 2.3), and the platform's refusal is the same text for
+//! all of them; what the sidecar knows of the token, the configuration and other users' tokens tells them apart. Pure, and
+//! only as good as what is known: where nothing is, nothing is said. `platform_refusal.rs` reads the text.
 
 use std::fmt::Write as _;
 
