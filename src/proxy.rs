@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
+use crate::domain::clock::Clock;
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::WorkspaceOrigin;
 use crate::domain::policy::Policy;
@@ -44,7 +45,9 @@ pub mod error;
 pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
+pub mod partition;
 pub mod record;
+pub mod refusal;
 pub mod sending;
 pub mod tap;
 
@@ -81,6 +84,11 @@ impl Snapshot {
             user_scopes,
             version,
         }
+    }
+
+    /// What the app declares for its users, as far as the configuration says: the ceiling, which has no use beyond that.
+    pub fn declared(&self) -> Option<&ScopeSet> {
+        self.ceiling.as_ref()
     }
 
     /// What of these scopes a session may hold.
@@ -127,6 +135,8 @@ pub struct Proxy {
     pub sinks: Sinks,
     /// The way to the workspace.
     pub workspace: Door,
+    /// The time of day: an observed policy ends at its date.
+    pub clock: Arc<dyn Clock>,
     /// Where the workspace is, for `Location` headers and `/status`.
     pub workspace_origin: WorkspaceOrigin,
     /// The way to the agent.

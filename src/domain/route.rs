@@ -75,3 +75,14 @@ pub enum PolicyOrigin {
     /// Neither `routes` nor `bundle`: the built-in starter policy (PRODUCT 4).
     Starter,
 }
+
+impl PolicyOrigin {
+    /// The word in audit records and in `/status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Routes => "routes",
+            Self::Bundle => "bundle",
+            Self::Starter => "starter",
+        }
+    }
+}
