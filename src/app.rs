@@ -99,6 +99,9 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
+        for warning in config.left_out() {
+            tracing::warn!(%warning, "bundle");
+        }
         let (outbound, inbound, admin_listener) = bind_all(config).await?;
         let addresses = Addresses {
             inbound: inbound.address(),

@@ -3,6 +3,7 @@
 //! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs` and `limits.rs` next.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Uri;
@@ -11,17 +12,13 @@ use tracing::level_filters::LevelFilter;
 use super::check::Checker;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
+use super::policy;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
-use super::routes;
-use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
+use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
-use crate::domain::catalog::Catalog;
-use crate::domain::clock::{SignedDuration, Timestamp};
-use crate::domain::compile::{Settings, compile};
 use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
 use crate::domain::problem::Problem;
-use crate::domain::route::RouteSource;
 use crate::domain::secret::{Digest, Secret};
 
 /// The shortest accepted secret of a local client, in characters (SECURITY R23: 128 bits or more).
@@ -33,11 +30,15 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
-/// Checks everything; `problems` are those found while reading.
+/// Checks everything; `folder` is where the file is, `problems` are those found while reading.
 ///
 /// # Errors
 /// All problems, unsorted.
-pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
+pub fn check(
+    raw: RawConfig,
+    (env, folder): (&Env, &Path),
+    problems: Vec<Problem>,
+) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker {
         env,
         problems,
@@ -45,19 +46,18 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     };
     let c = &mut checker;
     later_versions(&raw, c);
-    let observe_until = observe_until(&raw, c);
+    let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();
     let inbound = inbound(&raw_inbound, c);
     let id = workspace.as_ref().and_then(|w| w.workspace_id.clone());
-    let users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
+    let mut users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
     let outbound = outbound(&raw_outbound, c);
-    let before = c.problems.len();
-    let (routes, policy_origin) = routes::check(&raw.routes, c);
-    if c.problems.len() == before {
-        meaning(&routes, c);
+    let policy = policy::check(&raw.routes, &raw.bundle, folder, c);
+    if users.scopes.is_none() {
+        users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), c);
     let raw_admin = raw.admin.take();
@@ -81,8 +81,9 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
             users,
             app,
             outbound,
-            routes,
-            policy_origin,
+            routes: policy.routes,
+            policy_origin: policy.origin,
+            bundle: policy.bundle,
             observe_until,
             audit,
             admin,
@@ -94,18 +95,8 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     }
 }
 
-/// What the routes name must exist: told together with everything else that is wrong.
-fn meaning(routes: &[RouteSource], c: &mut Checker<'_>) {
-    let compiled =
-        Catalog::built_in().and_then(|catalog| compile(routes, catalog, Settings::default()));
-    for problem in compiled.err().unwrap_or_default() {
-        c.report(problem);
-    }
-}
-
 /// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
 fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
-    c.not_yet(&raw.bundle, "derive routes from a bundle");
     if let Some(outbound) = raw.outbound.get() {
         if outbound.tls.get() == Some(&Switch::On) {
             c.not_yet(&outbound.tls, "serve https to the agent");
@@ -124,30 +115,6 @@ fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
     if let Some(audit) = raw.audit.get() {
         c.not_yet(&audit.ship, "ship the audit log");
     }
-}
-
-/// Until when the policy is merely observed: observing is a weakening, so it always has an end.
-fn observe_until(raw: &RawConfig, c: &mut Checker<'_>) -> Option<Timestamp> {
-    let observes = raw.mode.get() == Some(&Mode::Observe);
-    let Some(text) = c.text(&raw.observe_until) else {
-        if observes {
-            let problem = raw.mode.problem("observing needs an end");
-            c.report(problem.hint("add `observe_until:` with a date, such as 2027-01-31"));
-        }
-        return None;
-    };
-    // A date means its whole day.
-    let day = format!("{text}T00:00:00Z").parse::<Timestamp>();
-    let day = day.and_then(|day| day.checked_add(SignedDuration::from_hours(24)));
-    let until = text.parse::<Timestamp>().or(day).ok();
-    if until.is_none() {
-        let problem = raw.observe_until.problem("is neither a date nor a moment");
-        c.report(problem.hint("write 2027-01-31 (UTC, that day included) or 2027-01-31T12:00:00Z"));
-    } else if !observes {
-        let problem = raw.observe_until.problem("stands without `mode: observe`");
-        c.report(problem.hint("add `mode: observe`, or remove the key"));
-    }
-    until.filter(|_| observes)
 }
 
 fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
