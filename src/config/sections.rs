@@ -15,7 +15,7 @@ use super::policy::{meaning, observe_until};
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::routes;
-use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
+use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
 use crate::domain::problem::Problem;

@@ -19,8 +19,9 @@ use crate::domain::catalog::Operation;
 use crate::domain::catalog::member::Place;
 use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
+use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
-use crate::domain::policy::{self, DenyReason, Grant, Identity, Policy, decide};
+use crate::domain::policy::{Grant, Identity, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::http_client::{Body, SendFault};
 use crate::runtime::session::Caller;
@@ -278,7 +279,7 @@ async fn read_body(
 fn denied(
     policy: &Policy,
     call: &Call<'_>,
-    denial: policy::Denial,
+    denial: Denial,
     record: &mut RequestRecord,
 ) -> ProxyError {
     record.denied(&denial);
