@@ -66,6 +66,8 @@ pub mod domain {
     pub mod headers; //        header maps: take, strip, set, attach
     pub mod identity; //       users, clients, the workspace's origin
     pub mod jwks; //           the issuer's keys, filtered
+    pub mod lint; //           what a policy probably does not mean
+    pub mod mcp; //            JSON-RPC: methods and tools
     pub mod path; //           the one reading of a path
     pub mod policy; //         the one decision
     pub mod problem; //        a mistake with its place and remedy

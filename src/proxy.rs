@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
+use crate::domain::clock::Clock;
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::WorkspaceOrigin;
 use crate::domain::policy::Policy;
@@ -44,6 +45,7 @@ pub mod error;
 pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
+pub mod partition;
 pub mod record;
 pub mod sending;
 pub mod tap;
@@ -127,6 +129,8 @@ pub struct Proxy {
     pub sinks: Sinks,
     /// The way to the workspace.
     pub workspace: Door,
+    /// The time of day: an observed policy ends at its date.
+    pub clock: Arc<dyn Clock>,
     /// Where the workspace is, for `Location` headers and `/status`.
     pub workspace_origin: WorkspaceOrigin,
     /// The way to the agent.

@@ -172,10 +172,6 @@ impl Admin {
         let snapshot = self.proxy.snapshot.load();
         let audit = self.proxy.sinks.audit.status();
         let keys = self.proxy.verifier.keys().status();
-        let origin = match snapshot.policy.origin() {
-            PolicyOrigin::Routes => "routes",
-            PolicyOrigin::Starter => "starter",
-        };
         let hint = (snapshot.policy.origin() == PolicyOrigin::Starter)
             .then_some("the built-in starter policy is in force: every operation but those of admin effect, as whoever calls; next step: write routes from the audit log (`valetkey learn`)");
         json!({
@@ -189,7 +185,8 @@ impl Admin {
             "workspace": self.proxy.workspace_origin.to_string(),
             "agent": agent_word(self.proxy.gate.state()),
             "policy": {
-                "origin": origin,
+                "origin": snapshot.policy.origin().as_str(),
+                "observed_until": snapshot.policy.observed_until().map(|until| until.to_string()),
                 "routes": snapshot.policy.routes().len(),
                 "loaded": snapshot.version,
                 "catalog": snapshot.policy.catalog().version(),

@@ -12,12 +12,15 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::domain::ask::{
-    self, Bound, Call, CallerView, FollowUpView, Owner, Resource, ResourceId,
+    self, Bound, Call, CallerView, Owner, Partition, Request as AskRequest, ResourceId, Touch,
+    touch,
 };
 use crate::domain::catalog::Operation;
+use crate::domain::catalog::member::Place;
 use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
-use crate::domain::policy::{self, Grant, decide};
+use crate::domain::policy::nearest::nearest;
+use crate::domain::policy::{self, DenyReason, Grant, Identity, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::http_client::{Body, SendFault};
 use crate::runtime::session::Caller;
@@ -28,7 +31,7 @@ use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
-use super::{Proxy, Snapshot, tap};
+use super::{Proxy, Snapshot, partition, tap};
 
 /// What a `Host` without a port means.
 const HTTP_PORT: u16 = 80;
@@ -67,15 +70,17 @@ async fn serve(
     let operation = snapshot.policy.catalog().find(&parts.method, &path);
     let (mut outgoing, json) =
         read_body(proxy, &snapshot, (&parts, &path), operation, body, record).await?;
-    let follow_up = proxy.follow_ups.view(operation.map(|(_, o)| &**o), &path);
     let asked = Asked {
         parts: &parts,
-        path: &path,
         operation,
-        body: json.as_ref(),
-        follow_up: &follow_up,
+        request: AskRequest {
+            path: &path,
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            body: json.as_ref(),
+        },
     };
-    let (grant, resource) = asked.judge(&snapshot, &caller, record)?;
+    let (grant, resource) = asked.judge(proxy, &snapshot, &caller, record)?;
     let receipt = record.intend().await.map_err(ProxyError::from)?;
     let sending = Sending {
         proxy,
@@ -91,6 +96,7 @@ async fn serve(
         &Answered {
             operation: operation.map(|(_, o)| &**o),
             caller: &caller,
+            identity: grant.identity(),
             resource,
         },
     )
@@ -100,28 +106,35 @@ async fn serve(
 /// What a request asks for, read in its one way.
 struct Asked<'a> {
     parts: &'a Parts,
-    path: &'a CanonicalPath,
     operation: Option<(usize, &'a Arc<Operation>)>,
-    body: Option<&'a Value>,
-    follow_up: &'a FollowUpView,
+    request: AskRequest<'a>,
 }
 
 impl<'a> Asked<'a> {
     /// As whom it runs, and the first thing that it touches.
     fn judge(
         &self,
+        proxy: &Proxy,
         snapshot: &Snapshot,
         caller: &Caller,
         record: &mut RequestRecord,
     ) -> Result<(Grant, Option<ResourceId>), ProxyError> {
-        let query = self.parts.uri.query();
-        let resources = self.operation.map_or_else(
+        let operation = self.operation.map(|(_, operation)| &**operation);
+        let named = { operation.map(|o| touch::follow_up_id(o, &self.request)) }.transpose()?;
+        let named = named.flatten();
+        let named = named.as_ref().map(|(kind, id)| (*kind, &**id));
+        let follow_up = proxy.follow_ups.view(named);
+        let touches = operation.map_or_else(
             || Ok(Vec::new()),
-            |(_, o)| ask::resources(o, self.path, query, self.body, self.follow_up),
+            |operation| touch::touches(operation, &self.request, &follow_up),
         )?;
-        record.touches(self.operation.map(|(_, o)| &o.id), &resources);
+        record.touches(operation.map(|o| &o.id), &touches);
+        let partition = match operation {
+            Some(operation) => partition::view(proxy, operation, &self.request, caller)?,
+            None => Partition::None,
+        };
         let scopes;
-        let caller = match caller {
+        let view = match caller {
             Caller::App => CallerView::App,
             Caller::User(session) => {
                 // A reload may have lowered the ceiling since the session was opened.
@@ -132,26 +145,22 @@ impl<'a> Asked<'a> {
                 }
             }
         };
-        let Self {
-            parts,
-            path,
-            operation,
-            body,
-            follow_up,
-        } = *self;
         let call = Call {
-            method: &parts.method,
-            path,
-            body,
-            caller,
-            operation,
-            resources: &resources,
-            follow_up,
+            method: &self.parts.method,
+            path: self.request.path,
+            body: self.request.body,
+            caller: view,
+            operation: self.operation,
+            touches: &touches,
+            follow_up: &follow_up,
+            partition,
+            now: proxy.clock.now(),
         };
-        let grant =
-            decide(&snapshot.policy, &call).map_err(|denial| denied(&call, denial, record))?;
+        let grant = decide(&snapshot.policy, &call)
+            .map_err(|denial| denied(&snapshot.policy, &call, denial, record))?;
         record.granted(&grant);
-        let first = resources.first().map(|r| ResourceId {
+        let first = touches.first().and_then(|touch| touch.resource.as_ref());
+        let first = first.map(|r| ResourceId {
             kind: r.kind.into(),
             id: r.id.as_ref().into(),
         });
@@ -162,17 +171,14 @@ impl<'a> Asked<'a> {
     fn outbound(&self) -> OutboundParts<'a> {
         let mut headers = self.parts.headers.clone();
         headers::strip_outbound(&mut headers);
-        if self
-            .operation
-            .is_some_and(|(_, o)| o.creates.is_some() || o.rewrites.is_some())
-        {
+        if self.operation.is_some_and(|(_, o)| o.looks_into_answer()) {
             // The answer is looked into; nothing here decompresses.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         OutboundParts {
             method: &self.parts.method,
-            path: self.path,
-            query: self.parts.uri.query(),
+            path: self.request.path,
+            query: self.request.query,
             headers,
         }
     }
@@ -264,19 +270,22 @@ async fn read_body(
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
-fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -> ProxyError {
+fn denied(
+    policy: &Policy,
+    call: &Call<'_>,
+    denial: policy::Denial,
+    record: &mut RequestRecord,
+) -> ProxyError {
     record.denied(&denial);
+    let unmatched = denial.reason == DenyReason::NoRoute;
     ProxyError::Denied(Box::new(DeniedCall {
+        nearest: { unmatched.then(|| nearest(policy, call, None)) }.flatten(),
         denial,
         call: format!("{} {}", call.method, call.path.as_str()),
         operation: call
             .operation
             .map(|(_, operation)| Arc::clone(&operation.id)),
-        resources: call
-            .resources
-            .iter()
-            .map(|Resource { kind, id }| format!("{kind}/{id}"))
-            .collect(),
+        resources: call.touches.iter().filter_map(name_of).collect(),
         caller: if matches!(call.caller, CallerView::App) {
             "app"
         } else {
@@ -285,10 +294,23 @@ fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -
     }))
 }
 
+/// How a denial calls what was touched.
+fn name_of(touch: &Touch<'_>) -> Option<String> {
+    let resource = touch.resource.as_ref()?;
+    let tool = touch.message.and_then(|message| message.tool);
+    let name = format!("{}/{}", resource.kind, resource.id);
+    Some(match tool {
+        Some(tool) => format!("{name} tool {tool}"),
+        None => name,
+    })
+}
+
 /// Whose answer it is.
 struct Answered<'a> {
     operation: Option<&'a Operation>,
     caller: &'a Caller,
+    /// As whom the call ran.
+    identity: Identity,
     /// What the call touched; ids that the answer gives out stand for it.
     resource: Option<ResourceId>,
 }
@@ -300,11 +322,7 @@ async fn finish(
     receipt: Receipt,
     asked: &Answered<'_>,
 ) -> Result<(Response<Body>, Receipt), Failed> {
-    let Answered {
-        operation,
-        caller,
-        resource,
-    } = asked;
+    let operation = asked.operation;
     headers::clean_workspace_answer(response.headers_mut());
     relocate(proxy, &mut response);
     if let Some(member) = operation
@@ -322,23 +340,38 @@ async fn finish(
             }
         };
     }
-    if let Some(creates) = operation
-        .and_then(|o| o.creates.as_ref())
-        .filter(|_| response.status().is_success())
-    {
-        let owner = match caller {
-            Caller::App => Owner::App,
-            Caller::User(session) => Owner::User(session.subject().clone()),
-        };
-        let (table, kind, resource) = (
-            proxy.follow_ups.clone(),
-            Arc::clone(&creates.kind),
-            resource.clone(),
-        );
-        let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
-        response = response.map(|body| tap::tap(body, &creates.field, bind).boxed_unsync());
+    if response.status().is_success() {
+        response = bind(proxy, response, asked);
     }
     Ok((response, receipt))
+}
+
+/// Binds the id that an answer gives out to whoever called and to what the call touched.
+fn bind(proxy: &Proxy, response: Response<Body>, asked: &Answered<'_>) -> Response<Body> {
+    let Some(creates) = asked.operation.and_then(|o| o.creates.as_ref()) else {
+        return response;
+    };
+    let owner = match asked.caller {
+        // The app's own number must not pass for that of the user on whose behalf it was asked.
+        Caller::User(_) if asked.identity == Identity::App && partition::names_users(creates) => {
+            return response;
+        }
+        Caller::User(session) => Owner::User(session.subject().clone()),
+        Caller::App => Owner::App,
+    };
+    let (table, kind) = (proxy.follow_ups.clone(), Arc::clone(&creates.kind));
+    let resource = asked.resource.clone();
+    let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
+    match &creates.place {
+        Place::Body(member) => response.map(|body| tap::tap(body, member, bind).boxed_unsync()),
+        Place::Header(name) => {
+            let id = { response.headers().get(name) }.and_then(|value| value.to_str().ok());
+            id.into_iter().for_each(|id| bind.clone()(id));
+            response
+        }
+        // The catalogue refuses both: neither is part of an answer.
+        Place::Path(_) | Place::Query(_) => response,
+    }
 }
 
 /// A `Location` on the workspace points at the sidecar instead; redirects are passed, never followed.

@@ -68,6 +68,7 @@ struct Traffic {
     overhead_outbound: Histogram,
     inflight: IntGaugeVec,
     denials: IntCounterVec,
+    observed_denials: IntCounterVec,
 }
 
 /// User tokens, keys, credentials, sessions.
@@ -195,6 +196,15 @@ impl Metrics {
     /// A refusal; `reason` is one of the closed list in `proxy/error.rs` and `domain/policy.rs`.
     pub fn denial(&self, reason: &'static str) {
         self.0.traffic.denials.with_label_values(&[reason]).inc();
+    }
+
+    /// A call that an observed policy let through; `route` is that of the policy, or the word for none.
+    pub fn observed_denial(&self, route: &str, reason: &'static str) {
+        self.0
+            .traffic
+            .observed_denials
+            .with_label_values(&[route, reason])
+            .inc();
     }
 
     /// A token was verified (`ok`, `cached`) or refused (the code of a `TokenFault`).
@@ -325,6 +335,13 @@ impl Traffic {
                 "valetkey_denials_total",
                 "Refusals by reason.",
                 &["reason"],
+            )?,
+
+            observed_denials: counter_vec(
+                r,
+                "valetkey_observed_denials_total",
+                "Calls that the policy would have refused, were it not merely observed",
+                &["route", "reason"],
             )?,
         })
     }

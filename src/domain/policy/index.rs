@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Route;
 use super::matcher::member_text;
-use crate::domain::ask::{Call, Resource};
+use crate::domain::ask::{Call, Touch};
 use crate::domain::path::CanonicalPath;
 use crate::domain::template::Trie;
 
@@ -96,12 +96,12 @@ impl Index {
         index
     }
 
-    /// The first route that matches the call as far as it touches this resource.
+    /// The first route that matches the call as far as this touch goes.
     pub(in crate::domain) fn first<'r>(
         &self,
         routes: &'r [Arc<Route>],
         call: &Call<'_>,
-        resource: Option<&Resource<'_>>,
+        touch: &Touch<'_>,
     ) -> Option<&'r Arc<Route>> {
         let mut best: Option<(u32, &'r Arc<Route>)> = None;
         let mut consider = |numbers: &Numbers| {
@@ -110,7 +110,7 @@ impl Index {
                 .iter()
                 .take_while(before)
                 .filter_map(|number| routes.get(*number as usize).map(|route| (*number, route)));
-            let found = { candidates }.find(|(_, route)| route.on.matches(call, resource));
+            let found = { candidates }.find(|(_, route)| route.on.matches(call, touch));
             best = found.or(best);
         };
         if let Some((operation, _)) = call.operation {
@@ -119,10 +119,10 @@ impl Index {
                 .into_iter()
                 .for_each(&mut consider);
         }
-        if let Some(resource) = resource
-            && let Some(of_kind) = self.by_kind.get(resource.kind)
-        {
-            of_kind.visit(&resource.id, &mut consider);
+        for resource in touch.names() {
+            if let Some(of_kind) = self.by_kind.get(resource.kind) {
+                of_kind.visit(&resource.id, &mut consider);
+            }
         }
         self.by_path.visit(call.path, &mut |group| {
             if let Some(group) = self.groups.get(group as usize) {
