@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use http::Method;
+use serde_json::{Value, json};
 use valetkey::domain::catalog::{Catalog, Effect, Operation, ResourceFrom};
 use valetkey::domain::compile::{Settings, compile, starter};
 use valetkey::domain::policy::Policy;
@@ -219,6 +220,13 @@ impl Trial {
         for rule in operation.resources.iter().filter(|rule| !rule.optional) {
             let lacking = match &rule.from {
                 ResourceFrom::Body(member) => vec![asked.without_member(member.as_str())],
+                ResourceFrom::Members(all) => { all.parts.iter() }
+                    .map(|(_, part)| {
+                        let array = all.array.iter().map(|array| array.as_str());
+                        let path: Vec<&str> = array.chain([part.as_str()]).collect();
+                        asked.without_member(&path.join("."))
+                    })
+                    .collect(),
                 ResourceFrom::Query(names) => {
                     names.iter().map(|name| asked.without_query(name)).collect()
                 }
@@ -391,41 +399,90 @@ fn every_operation_is_allowed_by_the_narrowest_route_and_refused_beside_it() {
     std::io::stderr().write_all(report.as_bytes()).unwrap();
 }
 
+/// Calls of an operation that are allowed on one thing, and name another by a way that must not be overlooked.
 #[test]
 fn nothing_that_a_call_names_in_passing_escapes() {
     let catalog = catalog();
+    let response = |tool: Value| json!({"model": "llm", "input": "hello", "tools": [tool]});
+    let both = |other: Value| json!({"locations": [{"mlflow_experiment": {"experiment_id": "101"}}, other]});
+    let typed = |other: Value| json!({"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "101"}}, other]});
+    let (supervisor, llm) = ("gateway.mlflow.responses", "serving_endpoint/llm");
+    let space = |members: Value| json!({"type": "genie_space", "genie_space": members});
     let holes = [
         (
-            "gateway.mlflow.responses",
-            "/ai-gateway/mlflow/v1/responses",
-            serde_json::json!({"model": "llm", "tools": [{"type": "genie_space", "genie_space": {"space_id": "01ef22"}}]}),
-            "serving_endpoint/llm",
+            supervisor,
+            response(space(json!({"space_id": "01ef22"}))),
+            llm,
+        ),
+        (supervisor, response(space(json!({"id": "01ef22"}))), llm),
+        (supervisor, response(space(json!({"id": null}))), llm),
+        (
+            supervisor,
+            response(json!({"genie_space": {"id": "01ef22"}})),
+            llm,
         ),
         (
-            "gateway.mlflow.responses",
-            "/ai-gateway/mlflow/v1/responses",
-            serde_json::json!({"model": "llm", "tools": [{"type": "new_tool", "new_tool": {}}]}),
-            "serving_endpoint/llm",
+            supervisor,
+            response(json!({"type": "new_tool", "new_tool": {}})),
+            llm,
+        ),
+        (
+            supervisor,
+            response(json!({"type": "mcp", "server_url": "https://evil.example"})),
+            llm,
+        ),
+        (
+            supervisor,
+            json!({"model": "llm", "trace_destination": {"catalog_name": "main"}}),
+            llm,
+        ),
+        (
+            supervisor,
+            json!({"model": "llm", "trace_destination": {"catalog_name": "main", "schema_name": "hr"}}),
+            llm,
         ),
         (
             "mlflow.traces.search-v3",
-            "/api/3.0/mlflow/traces/search",
-            serde_json::json!({"locations": [{"mlflow_experiment": {"experiment_id": "101"}}, {"inference_table": {"full_table_name": "main.hr.salaries"}}]}),
+            both(json!({"inference_table": {"full_table_name": "main.hr.payloads"}})),
+            "experiment/101",
+        ),
+        (
+            "mlflow.traces.search-v4",
+            typed(json!({"uc_schema": {"catalog_name": "main", "schema_name": "hr"}})),
+            "experiment/101",
+        ),
+        (
+            "mlflow.traces.search-v4",
+            typed(json!({"type": "UC_SCHEMA", "uc_schema": {"catalog_name": "main"}})),
+            "experiment/101",
+        ),
+        (
+            "mlflow.traces.search-v4",
+            typed(json!({"type": "UC_OTHER", "uc_other": {}})),
+            "experiment/101",
+        ),
+        (
+            "mlflow.runs.search",
+            json!({"experiment_ids": ["101", "202"]}),
+            "experiment/101",
+        ),
+        (
+            "mlflow.runs.search",
+            json!({"experiment_ids": ["101"], "experimentIds": ["202"]}),
             "experiment/101",
         ),
         (
             "database.credentials.create",
-            "/api/2.0/database/credentials",
-            serde_json::json!({"instance_names": ["orders-db", null]}),
+            json!({"instance_names": ["orders-db", null]}),
             "database/orders-db",
         ),
+        ("jobs.run-now", json!({"job_id": "042"}), "job/42"),
     ];
-    for (op, target, body, touched) in holes {
+    for (op, body, touched) in holes {
         let case = table().into_iter().find(|case| case.op == op).unwrap();
         let mut trial = Trial::new(&catalog, case);
         let (run_as, caller) = trial.identity();
         let mut asked = trial.case.asked();
-        target.clone_into(&mut asked.target);
         asked.body = Some(body);
         let routes = trial.narrow(&[touched.to_owned()], run_as);
         trial.refused("it names more than its route", &routes, &asked, &caller);
