@@ -28,6 +28,7 @@ use crate::domain::secret::{Digest, Secret};
 pub mod check;
 pub mod inbound;
 pub mod limits;
+pub mod policy;
 pub mod raw;
 pub mod read;
 pub mod reader;

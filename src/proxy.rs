@@ -47,6 +47,7 @@ pub mod local_oidc;
 pub mod outbound;
 pub mod partition;
 pub mod record;
+pub mod refusal;
 pub mod sending;
 pub mod tap;
 
@@ -83,6 +84,11 @@ impl Snapshot {
             user_scopes,
             version,
         }
+    }
+
+    /// What the app declares for its users, as far as the configuration says: the ceiling, which has no use beyond that.
+    pub fn declared(&self) -> Option<&ScopeSet> {
+        self.ceiling.as_ref()
     }
 
     /// What of these scopes a session may hold.

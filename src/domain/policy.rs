@@ -244,6 +244,7 @@ impl Policy {
                 .operations()
                 .iter()
                 .enumerate()
+                .filter(|(_, operation)| operation.user_scope)
                 .filter(|(index, operation)| route.on.may_touch(*index, operation));
             let inherited: Vec<Scope> = if own.is_some() {
                 Vec::new()

@@ -31,7 +31,7 @@ use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
-use super::{Proxy, Snapshot, partition, tap};
+use super::{Proxy, Snapshot, partition, refusal, tap};
 
 /// What a `Host` without a port means.
 const HTTP_PORT: u16 = 80;
@@ -86,13 +86,14 @@ async fn serve(
         proxy,
         grant: &grant,
         caller: &caller,
+        declared: snapshot.declared(),
         parts: asked.outbound(),
     };
-    let (response, receipt) = sending.send(&mut outgoing, receipt, record).await?;
-    finish(
+    let sent = sending.send(&mut outgoing, receipt, record).await?;
+    let (mut response, receipt) = finish(
         proxy,
-        response,
-        receipt,
+        sent.response,
+        sent.receipt,
         &Answered {
             operation: operation.map(|(_, o)| &**o),
             caller: &caller,
@@ -100,7 +101,11 @@ async fn serve(
             resource,
         },
     )
-    .await
+    .await?;
+    if let Some(missing) = &sent.missing {
+        refusal::tell(missing, &mut response, record);
+    }
+    Ok((response, receipt))
 }
 
 /// What a request asks for, read in its one way.

@@ -17,6 +17,7 @@ use crate::domain::audit::{
     Decision, Event, Identity, Mcp, Record, Resource as AuditResource, Text, User,
 };
 use crate::domain::headers;
+use crate::domain::missing::Missing;
 use crate::domain::policy::{self, Denial, Grant, Route};
 use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
 use crate::runtime::http_client::Body;
@@ -189,6 +190,16 @@ impl RequestRecord {
             .route
             .as_ref()
             .map(|route| Text::Shared(Arc::clone(&route.name)));
+    }
+
+    /// Notes that the workspace itself refused a granted call, and what it lacks.
+    pub fn lacks(&mut self, missing: &Missing) {
+        let plane = missing.plane.as_str();
+        self.base.reason = Some(Text::Fixed(missing.plane.reason()));
+        self.sinks.metrics.platform_refusal(plane);
+        let scope = missing.scope.as_ref().map(tracing::field::display);
+        let said = missing.said.as_ref().map(|required| &*required.said);
+        tracing::info!(request_id = %self.request_id, plane, scope, said, remedy = missing.remedy.text(), "the workspace refused the call");
     }
 
     /// Writes the intent and waits until it is in the log.

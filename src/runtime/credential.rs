@@ -22,12 +22,18 @@ pub struct Credential {
     header: HeaderValue,
     /// What to forget if the workspace refuses it.
     replaceable: Option<(ScopeSet, Arc<AccessToken>)>,
+    scopes: ScopeSet,
 }
 
 impl Credential {
     /// `Bearer …`, marked as sensitive.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// What the token is good for, as far as its issuer said.
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.scopes
     }
 }
 
@@ -84,6 +90,7 @@ impl CredentialSource {
                     .map_err(CredentialFault::App)?;
                 Ok(Credential {
                     header: token.header().clone(),
+                    scopes: token.scopes().clone(),
                     replaceable: Some((scopes, token)),
                 })
             }
@@ -121,6 +128,7 @@ impl CredentialSource {
             return Ok(Credential {
                 header: exchanged.header().clone(),
                 replaceable: None,
+                scopes: exchanged.scopes().clone(),
             });
         }
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose()))
@@ -129,6 +137,7 @@ impl CredentialSource {
         Ok(Credential {
             header,
             replaceable: None,
+            scopes: token.scopes().clone(),
         })
     }
 }

@@ -69,6 +69,7 @@ struct Traffic {
     inflight: IntGaugeVec,
     denials: IntCounterVec,
     observed_denials: IntCounterVec,
+    platform_refusals: IntCounterVec,
 }
 
 /// User tokens, keys, credentials, sessions.
@@ -207,6 +208,15 @@ impl Metrics {
             .inc();
     }
 
+    /// The workspace itself refused a call that the policy allows; `plane` is the word of a `domain::missing::Plane`.
+    pub fn platform_refusal(&self, plane: &'static str) {
+        self.0
+            .traffic
+            .platform_refusals
+            .with_label_values(&[plane])
+            .inc();
+    }
+
     /// A token was verified (`ok`, `cached`) or refused (the code of a `TokenFault`).
     pub fn verification(&self, result: &'static str) {
         self.0
@@ -336,12 +346,17 @@ impl Traffic {
                 "Refusals by reason.",
                 &["reason"],
             )?,
-
             observed_denials: counter_vec(
                 r,
                 "valetkey_observed_denials_total",
                 "Calls that the policy would have refused, were it not merely observed",
                 &["route", "reason"],
+            )?,
+            platform_refusals: counter_vec(
+                r,
+                "valetkey_platform_refusals_total",
+                "Refusals by the workspace itself, by the plane that lacks something.",
+                &["plane"],
             )?,
         })
     }
@@ -410,6 +425,7 @@ mod tests {
         metrics.overhead(Direction::Inbound, Duration::from_micros(80));
         metrics.inflight(Direction::Inbound).inc();
         metrics.denial("no_route");
+        metrics.platform_refusal("declared");
         metrics.verification("ok");
         metrics.jwks_fetch("ok");
         metrics.credential_fetch("app", "ok");
@@ -425,6 +441,7 @@ mod tests {
             "valetkey_overhead_seconds_bucket{direction=\"inbound\"",
             "valetkey_inflight_requests{direction=\"inbound\"} 1",
             "valetkey_denials_total{reason=\"no_route\"} 1",
+            "valetkey_platform_refusals_total{plane=\"declared\"} 1",
             "valetkey_token_verifications_total{result=\"ok\"} 1",
             "valetkey_jwks_fetches_total{result=\"ok\"} 1",
             "valetkey_credential_fetches_total{kind=\"app\",result=\"ok\"} 1",

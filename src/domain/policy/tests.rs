@@ -326,7 +326,7 @@ fn the_starter_policy_lets_every_caller_be_itself_and_nobody_be_admin() {
             &policy,
             "files",
             Method::POST,
-            "/api/2.0/fs/create-download-url",
+            "/api/2.0/fs/create-download-url?path=/Volumes/a/b/c/d",
             None
         ),
         "presigned_refused"
