@@ -1,14 +1,14 @@
 //! Every operation of the catalogue, one by one: found by its call, touching what it says, allowed by the narrowest route and
 //! refused next to it.
 //!
-//! The calls stand in `tests/policy_cases/catalog.yaml`; `case.rs` reads them and asks. No network, no clock.
+//! The calls stand in `tests/policy_cases/catalog.yaml`; `case.rs` reads them and asks, `holes.rs` holds calls that name more
+//! than they seem to. No network, no clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::Arc;
 
 use http::Method;
-use serde_json::{Value, json};
 use valetkey::domain::catalog::{Catalog, Effect, Operation, ResourceFrom};
 use valetkey::domain::compile::{Settings, compile, starter};
 use valetkey::domain::policy::Policy;
@@ -20,6 +20,7 @@ use valetkey::explain::{Answer, As};
 use self::case::{Asked, Case, table};
 
 mod case;
+mod holes;
 
 /// So that calls which hand out storage URLs are tried like the others.
 const OPEN: Settings = Settings {
@@ -123,6 +124,21 @@ impl Trial {
         );
         self.refusals += 1;
         answer
+    }
+
+    /// Routes that can never match are refused when they are read, which is as good.
+    fn refused_or_impossible(
+        &mut self,
+        why: &str,
+        routes: &[RouteSource],
+        asked: &Asked,
+        caller: &As,
+    ) {
+        if self.compiled(routes).is_ok() {
+            self.refused(why, routes, asked, caller);
+        } else {
+            self.refusals += 1;
+        }
     }
 
     /// The call is found and touches what the table says, and the narrowest routes let it through.
@@ -279,11 +295,8 @@ impl Trial {
             assert!(self.compiled(&routes).is_err(), "{}", self.case.op);
             if !self.case.touches.is_empty() {
                 routes.iter_mut().for_each(|r| r.operation = None);
-                if self.compiled(&routes).is_ok() {
-                    self.refused("it does more", &routes, &asked, &caller);
-                }
+                self.refused_or_impossible("it does more", &routes, &asked, &caller);
             }
-            self.refusals += 1;
         }
     }
 
@@ -303,13 +316,11 @@ impl Trial {
         self.refusals += 1;
         let family = self.case.op.split('.').next().unwrap_or_default();
         let family = [route(None, Some(&format!("{family}.*")), run_as)];
-        if self.compiled(&family).is_ok() {
-            self.refused("only the family is named", &family, &asked, &caller);
-        }
+        self.refused_or_impossible("only the family is named", &family, &asked, &caller);
+        let mut things = self.narrow(&self.case.touches, run_as);
         if !self.case.touches.is_empty() {
-            let mut things = self.narrow(&self.case.touches, run_as);
             things.iter_mut().for_each(|r| r.operation = None);
-            self.refused("only the thing is named", &things, &asked, &caller);
+            self.refused_or_impossible("only the thing is named", &things, &asked, &caller);
         }
     }
 
@@ -397,94 +408,4 @@ fn every_operation_is_allowed_by_the_narrowest_route_and_refused_beside_it() {
     report += &format!("  {:<16}{:>5}{:>6}{:>8}\n", "all", sum[0], sum[1], sum[2]);
     // Not by println!: the coverage is meant to be seen without --nocapture.
     std::io::stderr().write_all(report.as_bytes()).unwrap();
-}
-
-/// Calls of an operation that are allowed on one thing, and name another by a way that must not be overlooked.
-#[test]
-fn nothing_that_a_call_names_in_passing_escapes() {
-    let catalog = catalog();
-    let response = |tool: Value| json!({"model": "llm", "input": "hello", "tools": [tool]});
-    let both = |other: Value| json!({"locations": [{"mlflow_experiment": {"experiment_id": "101"}}, other]});
-    let typed = |other: Value| json!({"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "101"}}, other]});
-    let (supervisor, llm) = ("gateway.mlflow.responses", "serving_endpoint/llm");
-    let space = |members: Value| json!({"type": "genie_space", "genie_space": members});
-    let holes = [
-        (
-            supervisor,
-            response(space(json!({"space_id": "01ef22"}))),
-            llm,
-        ),
-        (supervisor, response(space(json!({"id": "01ef22"}))), llm),
-        (supervisor, response(space(json!({"id": null}))), llm),
-        (
-            supervisor,
-            response(json!({"genie_space": {"id": "01ef22"}})),
-            llm,
-        ),
-        (
-            supervisor,
-            response(json!({"type": "new_tool", "new_tool": {}})),
-            llm,
-        ),
-        (
-            supervisor,
-            response(json!({"type": "mcp", "server_url": "https://evil.example"})),
-            llm,
-        ),
-        (
-            supervisor,
-            json!({"model": "llm", "trace_destination": {"catalog_name": "main"}}),
-            llm,
-        ),
-        (
-            supervisor,
-            json!({"model": "llm", "trace_destination": {"catalog_name": "main", "schema_name": "hr"}}),
-            llm,
-        ),
-        (
-            "mlflow.traces.search-v3",
-            both(json!({"inference_table": {"full_table_name": "main.hr.payloads"}})),
-            "experiment/101",
-        ),
-        (
-            "mlflow.traces.search-v4",
-            typed(json!({"uc_schema": {"catalog_name": "main", "schema_name": "hr"}})),
-            "experiment/101",
-        ),
-        (
-            "mlflow.traces.search-v4",
-            typed(json!({"type": "UC_SCHEMA", "uc_schema": {"catalog_name": "main"}})),
-            "experiment/101",
-        ),
-        (
-            "mlflow.traces.search-v4",
-            typed(json!({"type": "UC_OTHER", "uc_other": {}})),
-            "experiment/101",
-        ),
-        (
-            "mlflow.runs.search",
-            json!({"experiment_ids": ["101", "202"]}),
-            "experiment/101",
-        ),
-        (
-            "mlflow.runs.search",
-            json!({"experiment_ids": ["101"], "experimentIds": ["202"]}),
-            "experiment/101",
-        ),
-        (
-            "database.credentials.create",
-            json!({"instance_names": ["orders-db", null]}),
-            "database/orders-db",
-        ),
-        ("jobs.run-now", json!({"job_id": "042"}), "job/42"),
-    ];
-    for (op, body, touched) in holes {
-        let case = table().into_iter().find(|case| case.op == op).unwrap();
-        let mut trial = Trial::new(&catalog, case);
-        let (run_as, caller) = trial.identity();
-        let mut asked = trial.case.asked();
-        asked.body = Some(body);
-        let routes = trial.narrow(&[touched.to_owned()], run_as);
-        trial.refused("it names more than its route", &routes, &asked, &caller);
-    }
 }
