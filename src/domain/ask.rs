@@ -222,12 +222,15 @@ pub fn check_members<'f>(
         .try_for_each(|field| value::check_alias(members, field))
 }
 
-/// Lower case without `_` and `-`: what lenient readers take for the same member.
-pub fn fold(name: &str) -> String {
+/// Whether lenient readers take two names for the same member: equal but for letter case, `_` and `-`.
+pub fn is_same_member(a: &str, b: &str) -> bool {
+    letters(a).eq(letters(b))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
     name.chars()
         .filter(|c| !matches!(c, '_' | '-'))
         .flat_map(char::to_lowercase)
-        .collect()
 }
 
 #[cfg(test)]
