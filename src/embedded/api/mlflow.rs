@@ -7,11 +7,11 @@ use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Refusal, bare, json_ok, put};
-use super::call::{Call, word};
-use super::control::lock;
-use super::workspace::Site;
-use super::world::EXPERIMENT;
+use crate::embedded::answer::{Answer, Refusal, bare, json_ok, put};
+use crate::embedded::call::{Call, word};
+use crate::embedded::control::lock;
+use crate::embedded::workspace::Site;
+use crate::embedded::world::{EXPERIMENT, EXPERIMENT_NAME};
 
 /// Runs kept.
 const RUNS_MAX: usize = 1000;
@@ -19,14 +19,16 @@ const RUNS_MAX: usize = 1000;
 const ENTRIES_MAX: usize = 10_000;
 /// Where clients think artifacts are; they write them through the Files API, below `WorkspaceInternal`.
 const ARTIFACTS: &str = "dbfs:/databricks/mlflow-tracking";
-/// The name of the one experiment.
-const EXPERIMENT_NAME: &str = "/Shared/embedded";
 
 /// The runs so far, by id.
 #[derive(Default)]
-pub(super) struct Tracking(Mutex<BTreeMap<String, Value>>);
+pub(in crate::embedded) struct Tracking(Mutex<BTreeMap<String, Value>>);
 
-pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::embedded) async fn answer(
+    site: &Site,
+    call: &mut Call,
+    path: &[&str],
+) -> Result<Answer, Refusal> {
     let body = match path {
         // Protobuf: counted by the door's meter, not read.
         ["api", "2.0", "otel", "v1", "traces" | "logs" | "metrics"] => {
