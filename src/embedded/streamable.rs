@@ -98,6 +98,27 @@ pub(super) struct Exchange<'a> {
     pub(super) closing: &'a CancellationToken,
 }
 
+/// A refusal of the transport, before any message has an id.
+struct Refused {
+    status: StatusCode,
+    code: i64,
+    message: &'static str,
+}
+
+impl Refused {
+    fn bad(message: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: INVALID_REQUEST,
+            message,
+        }
+    }
+
+    fn into_answer(self) -> Answer {
+        json_with(self.status, &error(&Value::Null, self.code, self.message))
+    }
+}
+
 /// What one message asks for.
 enum Reply {
     /// Notifications and answers get none.
@@ -110,24 +131,28 @@ enum Reply {
 impl Exchange<'_> {
     pub(super) fn answer(&self, body: &[u8]) -> Answer {
         match self.method {
-            "POST" => self.posted(body).unwrap_or_else(|refused| refused),
+            "POST" => self.posted(body).unwrap_or_else(Refused::into_answer),
             "GET" => match self.session() {
                 Ok(_) if self.accepts_stream() => {
                     silent_stream(&self.pace.control, self.closing.clone())
                 }
-                Ok(_) => fault(
-                    StatusCode::NOT_ACCEPTABLE,
-                    INVALID_REQUEST,
-                    "Not Acceptable: Client must accept text/event-stream",
-                ),
-                Err(refused) => refused,
+                Ok(_) => {
+                    let message = "Not Acceptable: Client must accept text/event-stream";
+                    let status = StatusCode::NOT_ACCEPTABLE;
+                    let refused = Refused {
+                        status,
+                        ..Refused::bad(message)
+                    };
+                    refused.into_answer()
+                }
+                Err(refused) => refused.into_answer(),
             },
             "DELETE" => match self.session() {
                 Ok((id, _)) => {
                     lock(&self.sessions.0).remove(&id);
                     bare(StatusCode::OK)
                 }
-                Err(refused) => refused,
+                Err(refused) => refused.into_answer(),
             },
             _ => {
                 let mut answer = bare(StatusCode::METHOD_NOT_ALLOWED);
@@ -146,13 +171,10 @@ impl Exchange<'_> {
         accepted.contains("text/event-stream") || accepted.contains("*/*")
     }
 
-    fn posted(&self, body: &[u8]) -> Result<Answer, Answer> {
-        let message: Value = serde_json::from_slice(body).map_err(|_| {
-            fault(
-                StatusCode::BAD_REQUEST,
-                PARSE_ERROR,
-                "Parse error: the body is not JSON",
-            )
+    fn posted(&self, body: &[u8]) -> Result<Answer, Refused> {
+        let message: Value = serde_json::from_slice(body).map_err(|_| Refused {
+            code: PARSE_ERROR,
+            ..Refused::bad("Parse error: the body is not JSON")
         })?;
         let method = message.get("method").and_then(Value::as_str);
         // A newer client asks first what only newer servers know, without a session.
@@ -172,7 +194,7 @@ impl Exchange<'_> {
             }
             Some(_) => {
                 let message = "Invalid Request: this protocol version has no batches";
-                return Err(fault(StatusCode::BAD_REQUEST, INVALID_REQUEST, message));
+                return Err(Refused::bad(message));
             }
         };
         Ok(match reply {
@@ -183,21 +205,24 @@ impl Exchange<'_> {
     }
 
     /// The session a call names; a stranger's does not exist.
-    fn session(&self) -> Result<(String, Session), Answer> {
+    fn session(&self) -> Result<(String, Session), Refused> {
         let Some(id) = self.header(&SESSION) else {
             let message = "Bad Request: Missing session ID";
-            return Err(fault(StatusCode::BAD_REQUEST, INVALID_REQUEST, message));
+            return Err(Refused::bad(message));
         };
         let found = lock(&self.sessions.0).get(id).cloned();
         let own = found.filter(|s| s.owner == self.owner && s.address == self.address);
         let Some(session) = own else {
             let message = "Session not found";
-            return Err(fault(StatusCode::NOT_FOUND, INVALID_REQUEST, message));
+            return Err(Refused {
+                status: StatusCode::NOT_FOUND,
+                ..Refused::bad(message)
+            });
         };
         let version = self.header(&VERSION);
         if version.is_some_and(|v| !VERSIONS.contains(&v)) {
             let message = "Bad Request: Unsupported protocol version";
-            return Err(fault(StatusCode::BAD_REQUEST, INVALID_REQUEST, message));
+            return Err(Refused::bad(message));
         }
         Ok((id.to_owned(), session))
     }
@@ -224,7 +249,7 @@ impl Exchange<'_> {
         );
         let mut answer = json_ok(&result(
             message.get("id").unwrap_or(&Value::Null),
-            json!({
+            &json!({
                 "protocolVersion": version,
                 "capabilities": { "tools": { "listChanged": false } },
                 "serverInfo": { "name": self.server.name(), "version": "1.0.0" },
@@ -256,8 +281,8 @@ impl Exchange<'_> {
             return Reply::Nothing;
         };
         match method {
-            "ping" => Reply::Message(result(id, json!({}))),
-            "tools/list" => Reply::Message(result(id, json!({ "tools": self.server.tools() }))),
+            "ping" => Reply::Message(result(id, &json!({}))),
+            "tools/list" => Reply::Message(result(id, &json!({ "tools": self.server.tools() }))),
             "tools/call" => self.call(id, message),
             _ => Reply::Message(unknown_method(id, method)),
         }
@@ -276,7 +301,7 @@ impl Exchange<'_> {
         };
         let said = |text: &str, is_error: bool| {
             let content = json!([{ "type": "text", "text": text }]);
-            result(id, json!({ "content": content, "isError": is_error }))
+            result(id, &json!({ "content": content, "isError": is_error }))
         };
         let answer = match called {
             Ok(Called::Said(text)) => said(&text, false),
@@ -300,7 +325,7 @@ fn is_known(method: &str) -> bool {
     matches!(method, "initialize" | "ping" | "tools/list" | "tools/call")
 }
 
-fn result(id: &Value, result: Value) -> Value {
+fn result(id: &Value, result: &Value) -> Value {
     json!({ "jsonrpc": "2.0", "id": id, "result": result })
 }
 
@@ -310,9 +335,4 @@ fn error(id: &Value, code: i64, message: &str) -> Value {
 
 fn unknown_method(id: &Value, method: &str) -> Value {
     error(id, METHOD_NOT_FOUND, &format!("Method not found: {method}"))
-}
-
-/// A refusal of the transport, before any message has an id.
-fn fault(status: StatusCode, code: i64, message: &str) -> Answer {
-    json_with(status, &error(&Value::Null, code, message))
 }

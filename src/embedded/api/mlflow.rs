@@ -1,212 +1,229 @@
-//! MLflow tracking, as much as a client needs to log a run and a trace. The app's alone: no user scope leads here.
+//! MLflow, as much as a client needs to log runs, models, prompts and traces. The app's alone: no user scope leads here.
 //!
-//! One experiment exists; runs are kept in memory. Artifacts go to the Files API.
+//! Everything is kept in memory, below an experiment or a place in Unity Catalog that has the grant; artifacts go to the Files
+//! API. Experiments are here, the rest in the files below.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::embedded::answer::{Answer, Refusal, bare, json_ok, put};
+use crate::embedded::answer::{Answer, Refusal, json_ok, put};
 use crate::embedded::call::{Call, word};
 use crate::embedded::control::lock;
+use crate::embedded::grants::{Caller, EXPERIMENTS, SCHEMAS, TRACE_LOCATIONS};
 use crate::embedded::workspace::Site;
-use crate::embedded::world::{EXPERIMENT, EXPERIMENT_NAME};
+use crate::embedded::world::{
+    EXPERIMENT, EXPERIMENT_NAME, EXPERIMENT_NAME_RESTRICTED, EXPERIMENT_RESTRICTED,
+};
 
-/// Runs kept.
-const RUNS_MAX: usize = 1000;
-/// Metrics, parameters and tags kept per run, each.
-const ENTRIES_MAX: usize = 10_000;
+mod locations;
+mod models;
+mod prompts;
+mod runs;
+mod traces;
+
+/// Entries kept of each sort: experiments, runs, models, traces, prompts.
+const KEPT_MAX: usize = 1000;
 /// Where clients think artifacts are; they write them through the Files API, below `WorkspaceInternal`.
 const ARTIFACTS: &str = "dbfs:/databricks/mlflow-tracking";
+/// The first id of an experiment made here.
+const EXPERIMENTS_FROM: usize = 300_000_000_000_001;
 
-/// The runs so far, by id.
+/// Everything logged so far, each sort by its id.
 #[derive(Default)]
-pub(in crate::embedded) struct Tracking(Mutex<BTreeMap<String, Value>>);
+pub(in crate::embedded) struct Tracking {
+    experiments: Kept,
+    runs: Kept,
+    models: Kept,
+    traces: Kept,
+    prompts: Kept,
+}
+
+/// One sort of entries.
+#[derive(Default)]
+struct Kept(Mutex<BTreeMap<String, Value>>);
+
+impl Kept {
+    fn add(&self, id: &str, entry: Value) -> Result<(), Refusal> {
+        let mut all = lock(&self.0);
+        if all.len() >= KEPT_MAX {
+            return Err(Refusal::too_large("This workspace keeps no more of these."));
+        }
+        all.insert(id.to_owned(), entry);
+        Ok(())
+    }
+
+    fn find(&self, id: &str) -> Option<Value> {
+        lock(&self.0).get(id).cloned()
+    }
+
+    fn change<T>(&self, id: &str, how: impl FnOnce(&mut Value) -> T) -> Option<T> {
+        lock(&self.0).get_mut(id).map(how)
+    }
+
+    fn remove(&self, id: &str) -> Option<Value> {
+        lock(&self.0).remove(id)
+    }
+
+    fn all(&self) -> Vec<Value> {
+        lock(&self.0).values().cloned().collect()
+    }
+}
 
 pub(in crate::embedded) async fn answer(
     site: &Site,
     call: &mut Call,
     path: &[&str],
 ) -> Result<Answer, Refusal> {
-    let body = match path {
+    if let ["api", "2.0", "otel", "v1", "traces" | "logs" | "metrics"] = path {
         // Protobuf: counted by the door's meter, not read.
-        ["api", "2.0", "otel", "v1", "traces" | "logs" | "metrics"] => {
-            let table = call.headers.contains_key("x-databricks-uc-table-name");
-            return if table {
-                Ok(bare(http::StatusCode::OK))
-            } else {
-                Err(Refusal::bad_request(
-                    "Missing header X-Databricks-UC-Table-Name",
-                ))
-            };
-        }
-        _ if call.method == "GET" => Value::Null,
+        return locations::export(call);
+    }
+    let body = match call.method.as_str() {
+        "GET" => Value::Null,
         _ => call.json().await?,
     };
-    let now = site.issuer.clock.now().as_millisecond();
-    match (call.method.as_str(), path) {
-        ("GET", ["api", "2.0", "mlflow", "experiments", "get"]) => {
-            experiment(call.query("experiment_id") == Some(EXPERIMENT))
+    match path {
+        ["api", "2.0", "mlflow", "experiments", rest @ ..] => experiments(site, call, rest, &body),
+        ["api", "2.0", "mlflow", "runs", rest @ ..] => runs::answer(site, call, rest, &body),
+        ["api", "2.0", "mlflow", "artifacts", "list"] => runs::artifacts(site, call),
+        ["api", "2.0", "mlflow", "metrics", "get-history"] => runs::history(site, call),
+        ["api", "2.0", "mlflow", "logged-models", rest @ ..] => {
+            models::answer(site, call, rest, &body)
         }
-        ("GET", ["api", "2.0", "mlflow", "experiments", "get-by-name"]) => {
-            experiment(call.query("experiment_name") == Some(EXPERIMENT_NAME))
+        [
+            "api",
+            "2.0",
+            "mlflow",
+            "unity-catalog",
+            "prompts",
+            rest @ ..,
+        ] => prompts::answer(site, call, rest, &body),
+        ["api", "2.0", "mlflow", "traces", rest @ ..] => {
+            traces::answer_old(site, call, rest, &body)
         }
-        ("POST", ["api", "2.0", "mlflow", "experiments", "search"]) => {
-            Ok(json_ok(&json!({ "experiments": [description()] })))
+        ["api", "3.0", "mlflow", "traces", rest @ ..] => traces::answer(site, call, rest, &body),
+        ["api", "4.0", "mlflow", "traces", rest @ ..] => locations::answer(site, call, rest, &body),
+        ["api", "5.0", "mlflow", rest @ ..] => locations::settings(site, call, rest, &body),
+        _ => Err(call.no_endpoint()),
+    }
+}
+
+/// Lets through whoever has a grant on an experiment, given or made here.
+fn may_use_experiment(site: &Site, caller: &Caller, id: &str) -> Result<(), Refusal> {
+    if site.tracking.experiments.find(id).is_some() {
+        return Ok(());
+    }
+    caller.may_use(EXPERIMENTS, id)
+}
+
+/// The same for whatever traces lie in: an experiment, a schema, or a prefix of tables.
+fn may_use_location(site: &Site, caller: &Caller, location: &str) -> Result<(), Refusal> {
+    match location.split('.').count() {
+        1 => may_use_experiment(site, caller, location),
+        2 => caller.may_use(SCHEMAS, location),
+        _ => caller.may_use(TRACE_LOCATIONS, location),
+    }
+}
+
+/// A required query parameter.
+fn asked<'a>(call: &'a Call, name: &str) -> Result<&'a str, Refusal> {
+    let missing = || Refusal::bad_request(format!("Missing required field: {name}"));
+    call.query(name).ok_or_else(missing)
+}
+
+/// The strings of an array in a body; absent is empty.
+fn texts<'a>(body: &'a Value, name: &str) -> Vec<&'a str> {
+    let found = body.get(name).and_then(Value::as_array);
+    found
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// Puts an entry with a `key` into an array of such, in place of its namesake.
+fn set_keyed(entries: &mut Value, entry: Value) {
+    let Some(entries) = entries.as_array_mut() else {
+        return;
+    };
+    entries.retain(|old| old.get("key") != entry.get("key"));
+    if entries.len() < KEPT_MAX {
+        entries.push(entry);
+    }
+}
+
+fn experiments(site: &Site, call: &Call, rest: &[&str], body: &Value) -> Result<Answer, Refusal> {
+    match (call.method.as_str(), rest) {
+        ("GET", ["get"]) => {
+            let id = asked(call, "experiment_id")?;
+            may_use_experiment(site, &call.caller, id)?;
+            Ok(json_ok(&json!({ "experiment": describe(site, id) })))
         }
-        ("POST", ["api", "2.0", "mlflow", "runs", "create"]) => {
-            site.tracking.create(&body, &call.caller.name, now)
+        ("GET", ["get-by-name"]) => {
+            let name = asked(call, "experiment_name")?;
+            let made = site.tracking.experiments.all();
+            let made = made.iter().find(|e| e.get("name") == Some(&json!(name)));
+            let id = match (name, made) {
+                (EXPERIMENT_NAME, _) => EXPERIMENT,
+                (EXPERIMENT_NAME_RESTRICTED, _) => EXPERIMENT_RESTRICTED,
+                (_, Some(made)) => made["experiment_id"].as_str().unwrap_or_default(),
+                (_, None) => return Err(Refusal::unknown(&format!("Experiment {name}"))),
+            };
+            may_use_experiment(site, &call.caller, id)?;
+            Ok(json_ok(&json!({ "experiment": describe(site, id) })))
         }
-        ("GET", ["api", "2.0", "mlflow", "runs", "get"]) => {
-            let id = call.query("run_id").or_else(|| call.query("run_uuid"));
-            let run = site
-                .tracking
-                .change(id.unwrap_or_default(), |run| run.clone())?;
-            Ok(json_ok(&json!({ "run": run })))
+        ("GET" | "POST", ["search"]) => {
+            let given = call.caller.visible(EXPERIMENTS);
+            let mut list: Vec<Value> = given.map(|id| describe(site, id)).collect();
+            list.extend(site.tracking.experiments.all());
+            Ok(json_ok(&json!({ "experiments": list })))
         }
-        ("POST", ["api", "2.0", "mlflow", "runs", "search"]) => {
-            let runs: Vec<Value> = lock(&site.tracking.0).values().cloned().collect();
-            Ok(json_ok(&json!({ "runs": runs })))
-        }
-        ("POST", ["api", "2.0", "mlflow", "runs", "update"]) => {
-            let info = site.tracking.change(word(&body, "run_id")?, |run| {
-                for name in ["status", "end_time", "run_name"] {
-                    if let (Some(value), Some(info)) = (body.get(name), run.get_mut("info")) {
-                        put(info, name, value.clone());
-                    }
-                }
-                run.get("info").cloned()
-            })?;
-            Ok(json_ok(&json!({ "run_info": info })))
-        }
-        ("POST", ["api", "2.0", "mlflow", "runs", log]) => site.tracking.log(log, call, &body),
-        ("POST", ["api", version @ ("2.0" | "3.0"), "mlflow", "traces"]) => {
-            Ok(json_ok(&trace(version, body, &call.caller.name)))
+        ("POST", ["create"]) => create(site, word(body, "name")?),
+        ("POST", ["set-experiment-tag" | "update"]) => {
+            may_use_experiment(site, &call.caller, word(body, "experiment_id")?)?;
+            Ok(json_ok(&json!({})))
         }
         _ => Err(call.no_endpoint()),
     }
 }
 
-fn description() -> Value {
+fn create(site: &Site, name: &str) -> Result<Answer, Refusal> {
+    let made = site.tracking.experiments.all();
+    let is_taken = [EXPERIMENT_NAME, EXPERIMENT_NAME_RESTRICTED].contains(&name)
+        || made.iter().any(|e| e.get("name") == Some(&json!(name)));
+    if is_taken {
+        return Err(Refusal::exists(&format!("Experiment {name}")));
+    }
+    let id = (EXPERIMENTS_FROM + made.len()).to_string();
+    let entry = experiment(&id, name);
+    site.tracking.experiments.add(&id, entry)?;
+    Ok(json_ok(&json!({ "experiment_id": id })))
+}
+
+fn describe(site: &Site, id: &str) -> Value {
+    let name = if id == EXPERIMENT {
+        EXPERIMENT_NAME
+    } else {
+        EXPERIMENT_NAME_RESTRICTED
+    };
+    let made = site.tracking.experiments.find(id);
+    made.unwrap_or_else(|| experiment(id, name))
+}
+
+fn experiment(id: &str, name: &str) -> Value {
     json!({
-        "experiment_id": EXPERIMENT, "name": EXPERIMENT_NAME, "lifecycle_stage": "active",
-        "artifact_location": format!("{ARTIFACTS}/{EXPERIMENT}"),
+        "experiment_id": id, "name": name, "lifecycle_stage": "active",
+        "artifact_location": format!("{ARTIFACTS}/{id}"),
     })
 }
 
-fn experiment(is_it: bool) -> Result<Answer, Refusal> {
-    if is_it {
-        Ok(json_ok(&json!({ "experiment": description() })))
-    } else {
-        Err(Refusal::unknown("The experiment"))
-    }
-}
-
-/// A trace is acknowledged with what was sent, under an id, and with who logged it.
-fn trace(version: &str, mut body: Value, logged_by: &str) -> Value {
-    let id = format!("tr-{}", uuid::Uuid::now_v7().simple());
-    if version == "2.0" {
-        let tags = json!([{ "key": "logged_by", "value": logged_by }]);
-        let experiment = body.get("experiment_id").cloned();
-        return json!({ "trace_info": {
-            "request_id": id, "experiment_id": experiment, "status": "IN_PROGRESS", "tags": tags,
-            "timestamp_ms": body.get("timestamp_ms").cloned(),
-        }});
-    }
-    if let Some(info) = body
-        .pointer_mut("/trace/trace_info")
-        .and_then(Value::as_object_mut)
-    {
-        info.entry("trace_id").or_insert_with(|| json!(id));
-        let tags = info.entry("tags").or_insert_with(|| json!({}));
-        if let Some(tags) = tags.as_object_mut() {
-            tags.insert("logged_by".to_owned(), json!(logged_by));
-            let place = format!("{ARTIFACTS}/{EXPERIMENT}/traces/{id}/artifacts");
-            tags.entry("mlflow.artifactLocation")
-                .or_insert(json!(place));
+/// Sets members of an object, those of them that are given.
+fn put_given(object: &mut Value, from: &Value, names: &[&str]) {
+    for name in names {
+        if let Some(value) = from.get(*name) {
+            put(object, name, value.clone());
         }
     }
-    body
-}
-
-impl Tracking {
-    fn create(&self, body: &Value, created_by: &str, now: i64) -> Result<Answer, Refusal> {
-        if body.get("experiment_id").and_then(Value::as_str) != Some(EXPERIMENT) {
-            return Err(Refusal::unknown("The experiment"));
-        }
-        let mut runs = lock(&self.0);
-        if runs.len() >= RUNS_MAX {
-            return Err(Refusal::too_large("This workspace keeps no more runs."));
-        }
-        let id = uuid::Uuid::now_v7().simple().to_string();
-        let run = json!({
-            "info": {
-                "run_id": id, "run_uuid": id, "experiment_id": EXPERIMENT, "status": "RUNNING",
-                "run_name": body.get("run_name").and_then(Value::as_str).unwrap_or("run"),
-                "start_time": body.get("start_time").cloned().unwrap_or_else(|| json!(now)),
-                "user_id": created_by, "lifecycle_stage": "active",
-                "artifact_uri": format!("{ARTIFACTS}/{EXPERIMENT}/{id}/artifacts"),
-            },
-            "data": {
-                "metrics": [], "params": [],
-                "tags": body.get("tags").filter(|t| t.is_array()).cloned().unwrap_or_else(|| json!([])),
-            },
-            "inputs": {},
-        });
-        let answer = json_ok(&json!({ "run": run }));
-        runs.insert(id, run);
-        Ok(answer)
-    }
-
-    fn change<T>(&self, id: &str, how: impl FnOnce(&mut Value) -> T) -> Result<T, Refusal> {
-        let mut runs = lock(&self.0);
-        let found = runs.get_mut(id).map(how);
-        found.ok_or_else(|| Refusal::unknown(&format!("Run {id}")))
-    }
-
-    /// The calls that only add to a run.
-    fn log(&self, verb: &str, call: &Call, body: &Value) -> Result<Answer, Refusal> {
-        let kinds: &[(&str, &str)] = match verb {
-            "log-metric" => &[("", "metrics")],
-            "log-parameter" => &[("", "params")],
-            "set-tag" => &[("", "tags")],
-            "log-batch" => &[
-                ("metrics", "metrics"),
-                ("params", "params"),
-                ("tags", "tags"),
-            ],
-            "log-inputs" | "log-model" | "outputs" => &[],
-            _ => return Err(call.no_endpoint()),
-        };
-        self.change(word(body, "run_id")?, |run| {
-            for (from, to) in kinds {
-                let entries = if from.is_empty() {
-                    vec![entry(body)]
-                } else {
-                    body.get(*from)
-                        .and_then(Value::as_array)
-                        .cloned()
-                        .unwrap_or_default()
-                };
-                let kept = run.pointer_mut(&format!("/data/{to}"));
-                if let Some(kept) = kept.and_then(Value::as_array_mut) {
-                    kept.extend(entries);
-                    kept.truncate(ENTRIES_MAX);
-                }
-            }
-        })?;
-        Ok(json_ok(&json!({})))
-    }
-}
-
-/// A single metric, parameter or tag out of its request.
-fn entry(body: &Value) -> Value {
-    let mut kept = Map::new();
-    for name in ["key", "value", "timestamp", "step"] {
-        if let Some(value) = body.get(name) {
-            kept.insert(name.to_owned(), value.clone());
-        }
-    }
-    Value::Object(kept)
 }
