@@ -11,6 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::file_store::{StoreFault, Stored};
+use super::mlflow::may_reach_artifact;
 use crate::domain::clock::Timestamp;
 use crate::embedded::answer::{Answer, Refusal, bare, json_ok, set, text};
 use crate::embedded::call::{Call, segments, word};
@@ -35,20 +36,20 @@ pub(in crate::embedded) async fn answer(
     match path {
         ["api", "2.0", "fs", "files", rest @ ..] => {
             let file = format!("/{}", rest.join("/"));
-            may_reach(&call.caller, &file)?;
+            may_reach(site, &call.caller, &file)?;
             on_file(site, call, &file).await
         }
         ["api", "2.0", "fs", "directories", rest @ ..] => {
             let directory = format!("/{}", rest.join("/"));
             let directory = directory.trim_end_matches('/');
-            may_reach(&call.caller, directory)?;
+            may_reach(site, &call.caller, directory)?;
             on_directory(site, call, directory)
         }
         ["api", "2.0", "fs", "create-download-url"] => {
             let file = call
                 .query("path")
                 .ok_or_else(|| Refusal::bad_request("Missing required field: path"))?;
-            may_reach(&call.caller, file)?;
+            may_reach(site, &call.caller, file)?;
             if !site.presigned_downloads {
                 return Err(Refusal::presigning_off());
             }
@@ -70,18 +71,17 @@ pub(in crate::embedded) async fn answer(
             "create-upload-part-urls" | "create-resumable-upload-url" | "create-abort-upload-url",
         ] => {
             let body = call.json().await?;
-            may_reach(&call.caller, word(&body, "path")?)?;
+            may_reach(site, &call.caller, word(&body, "path")?)?;
             Err(Refusal::presigning_off())
         }
         _ => Err(call.no_endpoint()),
     }
 }
 
-/// Whether the caller has a grant on the volume a path lies in. Other roots, such as where MLflow keeps its artifacts,
-/// belong to everybody.
-fn may_reach(caller: &Caller, path: &str) -> Result<(), Refusal> {
+/// Whether the caller has a grant on the volume, or the experiment, a path lies in. Other roots belong to everybody.
+fn may_reach(site: &Site, caller: &Caller, path: &str) -> Result<(), Refusal> {
     let Some(inside) = path.strip_prefix("/Volumes/") else {
-        return Ok(());
+        return may_reach_artifact(site, caller, path);
     };
     let names: Vec<&str> = inside.splitn(4, '/').take(3).collect();
     caller.may_use(VOLUMES, &names.join("."))

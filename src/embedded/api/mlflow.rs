@@ -27,6 +27,8 @@ mod traces;
 const KEPT_MAX: usize = 1000;
 /// Where clients think artifacts are; they write them through the Files API, below `WorkspaceInternal`.
 const ARTIFACTS: &str = "dbfs:/databricks/mlflow-tracking";
+/// Where they put them there: below the experiment's number.
+const FILES: &str = "/WorkspaceInternal/Mlflow/Artifacts";
 /// The first id of an experiment made here.
 const EXPERIMENTS_FROM: usize = 300_000_000_000_001;
 
@@ -116,6 +118,17 @@ fn may_use_experiment(site: &Site, caller: &Caller, id: &str) -> Result<(), Refu
         return Ok(());
     }
     caller.may_use(EXPERIMENTS, id)
+}
+
+/// The same for a file of the Files API, where it is an artifact of an experiment.
+pub(super) fn may_reach_artifact(site: &Site, caller: &Caller, path: &str) -> Result<(), Refusal> {
+    let inside = path
+        .strip_prefix(FILES)
+        .and_then(|rest| rest.strip_prefix('/'));
+    match inside.and_then(|rest| rest.split('/').next()) {
+        Some(experiment) => may_use_experiment(site, caller, experiment),
+        None => Ok(()),
+    }
 }
 
 /// The same for whatever traces lie in: an experiment, a schema, or a prefix of tables.

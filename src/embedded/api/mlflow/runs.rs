@@ -4,13 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ARTIFACTS, asked, may_use_experiment, put_given, set_keyed, texts};
+use super::{ARTIFACTS, FILES, asked, may_use_experiment, put_given, set_keyed, texts};
 use crate::embedded::answer::{Answer, Refusal, json_ok};
 use crate::embedded::call::{Call, word};
 use crate::embedded::workspace::Site;
 
-/// Where clients put a run's artifacts through the Files API.
-const FILES: &str = "/WorkspaceInternal/Mlflow/Artifacts";
 /// Metrics, parameters and tags kept per run, each.
 const ENTRIES_MAX: usize = 10_000;
 
@@ -55,7 +53,7 @@ pub(super) fn artifacts(site: &Site, call: &Call) -> Result<Answer, Refusal> {
     let run = change(site, call, id, |run| run.clone())?;
     let experiment = experiment_of(&run);
     let below = call.query("path").unwrap_or_default().trim_matches('/');
-    let root = format!("{FILES}/{experiment}/{id}/artifacts");
+    let root = format!("{FILES}/{experiment}/Runs/{id}/artifacts");
     let directory = format!("{root}/{below}");
     let found = site.files.list(directory.trim_end_matches('/'));
     let files: Vec<Value> = found
