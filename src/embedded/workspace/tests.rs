@@ -17,6 +17,13 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::json;
 
+/// The rows of the table: allowed, no scope, no grant, unknown.
+mod fates;
+mod managed_mcp;
+mod objects;
+mod other_app;
+mod tracking;
+
 const HOUR: Duration = Duration::from_secs(3600);
 /// Nothing here takes long; a test that waits for this hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +42,19 @@ struct Read {
 }
 
 impl Read {
+    async fn of(answer: http::Response<Body>) -> Self {
+        let (head, body) = answer.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            bytes: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.bytes.to_vec()).unwrap()
+    }
+
     fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap()
     }
@@ -80,13 +100,29 @@ impl Rig {
     }
 
     async fn read(&self, method: &str, path: &str, token: Option<&str>, body: Body) -> Read {
-        let answer = self.send(method, path, token, body).await.unwrap();
-        let (head, body) = answer.into_parts();
-        Read {
-            status: head.status,
-            headers: head.headers,
-            bytes: body.collect().await.unwrap().to_bytes(),
+        Read::of(self.send(method, path, token, body).await.unwrap()).await
+    }
+
+    /// A token with other scopes than the usual.
+    fn token_for(&self, who: &str, scopes: &str) -> String {
+        let email = format!("{who}@example.com");
+        self.workspace.user_token(&email, scopes, HOUR).unwrap()
+    }
+
+    /// A call with headers, to whatever URL.
+    async fn ask(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> http::Response<Body> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
+        let sent = self.client.send(request.body(body).unwrap());
+        tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap()
     }
 
     async fn get(&self, path: &str, token: &str) -> Read {
