@@ -14,6 +14,9 @@ pub(super) type Answer = Response<Body>;
 /// The header in which bad-token and bad-scope refusals repeat their message.
 pub(super) const REASON_PHRASE: HeaderName = HeaderName::from_static("x-databricks-reason-phrase");
 
+/// The error code of a request that cannot be understood.
+pub(super) const INVALID: &str = "INVALID_PARAMETER_VALUE";
+
 /// A JSON answer, 200.
 pub(super) fn json_ok(value: &Value) -> Answer {
     json_with(StatusCode::OK, value)
@@ -151,7 +154,13 @@ impl Refusal {
     /// An object that does not exist, in Unity Catalog's wording where the code is one of its own.
     pub(super) fn missing(code: &'static str, noun: &str, object: &str) -> Self {
         let message = format!("{noun} '{object}' does not exist.");
-        Self::word(StatusCode::NOT_FOUND, code, message)
+        // Some families see nothing but a bad parameter in it.
+        let status = if code == INVALID {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::NOT_FOUND
+        };
+        Self::word(status, code, message)
     }
 
     /// A securable on which the caller lacks a privilege.
@@ -183,7 +192,7 @@ impl Refusal {
 
     /// A request that cannot be understood.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::word(StatusCode::BAD_REQUEST, "INVALID_PARAMETER_VALUE", message)
+        Self::word(StatusCode::BAD_REQUEST, INVALID, message)
     }
 
     /// Something is there already.

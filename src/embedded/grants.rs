@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of HTTP. The objects themselves are in `world.rs`; a restricted one is for the first user alone.
 
-use super::answer::Refusal;
+use super::answer::{INVALID, Refusal};
 use super::workspace::{AppCredential, EmbeddedUser};
 use super::world;
 use crate::domain::scope::{Scope, ScopeSet};
@@ -125,8 +125,8 @@ pub(super) const MCP_SERVICES: Kind = securable(
 pub(super) const MEMORY_STORES: Kind = securable(
     "Memory Store",
     &[world::MEMORY_STORE, world::MEMORY_STORE_RESTRICTED],
-    "RESOURCE_DOES_NOT_EXIST",
-    "READ MEMORY STORE",
+    "NOT_FOUND",
+    "READ_MEMORY_STORE",
 );
 pub(super) const INSTANCES: Kind = plain(
     "database instance",
@@ -155,7 +155,11 @@ pub(super) const PROMPTS: Kind = securable(
     "RESOURCE_DOES_NOT_EXIST",
     "EXECUTE",
 );
-pub(super) const JOBS: Kind = plain("job", &[world::JOB, world::JOB_RESTRICTED]);
+/// The SDK takes the jobs' 400 for the 404 that it means, by these very words.
+pub(super) const JOBS: Kind = Kind {
+    missing: INVALID,
+    ..plain("Job", &[world::JOB, world::JOB_RESTRICTED])
+};
 pub(super) const SECRET_SCOPES: Kind = plain(
     "secret scope",
     &[world::SECRET_SCOPE, world::SECRET_SCOPE_RESTRICTED],

@@ -1,12 +1,14 @@
 //! Memory stores (beta): what agents remember, kept apart by `scope`, which is whatever the caller says it is.
 //!
-//! That the platform checks the store and not the scope is the point (facts 6.8): a sidecar has to hold it to the user.
+//! That the platform checks the store and not the scope is the point (facts 6.8): a sidecar has to hold it to the user. Scope
+//! and path stand in the body of what writes or searches, in the query of what reads or deletes.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
+use super::mlflow::put_given;
 use crate::embedded::answer::{Answer, Refusal, json_ok, put};
 use crate::embedded::call::{Call, word};
 use crate::embedded::control::lock;
@@ -15,10 +17,16 @@ use crate::embedded::workspace::Site;
 
 /// Entries kept, of all stores together.
 const ENTRIES_MAX: usize = 10_000;
+const PATH_CHARS_MAX: usize = 1024;
+/// Found entries when nothing is said.
+const TOP_DEFAULT: usize = 10;
 
-/// Every entry, by store, scope and path.
+/// Store, scope and path: what one entry is known by.
+type Place = (String, String, String);
+
+/// Every entry.
 #[derive(Default)]
-pub(in crate::embedded) struct Memories(Mutex<BTreeMap<(String, String, String), Value>>);
+pub(in crate::embedded) struct Memories(Mutex<BTreeMap<Place, Value>>);
 
 pub(in crate::embedded) async fn answer(
     site: &Site,
@@ -29,59 +37,71 @@ pub(in crate::embedded) async fn answer(
         return Err(call.no_endpoint());
     };
     let Some((store, rest)) = rest.split_first() else {
-        return match call.method.as_str() {
-            "GET" => {
-                let list: Vec<Value> = call.caller.visible(MEMORY_STORES).map(describe).collect();
-                Ok(json_ok(&json!({ "memory_stores": list })))
-            }
-            "POST" => {
-                let message = "The stores of this workspace are given; it makes no others.";
-                Err(Refusal::bad_request(message))
-            }
-            _ => Err(call.no_endpoint()),
-        };
+        return stores(call);
     };
     call.caller.may_use(MEMORY_STORES, store)?;
     let all = &site.memories;
-    let method = call.method.clone();
-    let body = if method == "GET" {
-        Value::Null
-    } else {
-        call.json().await?
-    };
-    let scope = scope(call, &body);
-    let now = site.issuer.clock.now().as_millisecond();
-    match (method.as_str(), rest) {
+    let now = site.issuer.clock.now().to_string();
+    match (call.method.as_str(), rest) {
         ("GET", []) => Ok(json_ok(&describe(store))),
-        ("POST" | "PATCH", ["entries"]) => {
-            let entry = body.get("memory_entry").unwrap_or(&body);
-            let place = (store.to_string(), scope?, word(entry, "path")?.to_owned());
-            all.write(place, entry, method == "POST", now)
-                .map(|v| json_ok(&v))
+        ("POST", ["entries"]) => {
+            let body = call.json().await?;
+            let missing = || Refusal::bad_request("Missing required field: memory_entry");
+            let entry = body.get("memory_entry").ok_or_else(missing)?;
+            let place = place(store, word(&body, "scope")?, word(entry, "path")?)?;
+            all.create(place, entry, &now).map(|v| json_ok(&v))
         }
-        ("GET", ["entries"]) => {
-            let prefix = call.query("path_prefix").unwrap_or_default();
-            let found = all.list(store, &scope?, |path, _| path.starts_with(prefix));
-            Ok(json_ok(&json!({ "memory_entries": found })))
-        }
-        ("GET", ["entries:get"]) => {
-            let place = (store.to_string(), scope?, path_of(call)?);
-            let found = lock(&all.0).get(&place).cloned();
-            let missing = || Refusal::unknown(&format!("The memory entry {}", place.2));
-            Ok(json_ok(&found.ok_or_else(missing)?))
+        ("PATCH", ["entries"]) => {
+            let body = call.json().await?;
+            let place = place(store, word(&body, "scope")?, word(&body, "path")?)?;
+            all.edit(&place, &body, &now).map(|v| json_ok(&v))
         }
         ("POST", ["entries:search"]) => {
+            let body = call.json().await?;
             let wanted = word(&body, "query")?.to_lowercase();
-            let holds = |_: &str, entry: &Value| entry.to_string().to_lowercase().contains(&wanted);
-            let found = all.list(store, &scope?, holds);
-            Ok(json_ok(&json!({ "memory_entries": found })))
+            let top = body.get("top_k").and_then(Value::as_u64);
+            let top = top.map_or(TOP_DEFAULT, |n| usize::try_from(n).unwrap_or(usize::MAX));
+            let mut found = all.list(store, word(&body, "scope")?);
+            found.retain(|entry| entry.to_string().to_lowercase().contains(&wanted));
+            found.truncate(top);
+            Ok(json_ok(&json!({ "entries": found })))
+        }
+        ("GET", ["entries"]) => {
+            let mut found = all.list(store, asked(call, "scope")?);
+            for entry in &mut found {
+                if let Some(members) = entry.as_object_mut() {
+                    members.remove("contents");
+                }
+            }
+            Ok(json_ok(&json!({ "entries": found })))
+        }
+        ("GET", ["entries:get"]) => {
+            let place = place(store, asked(call, "scope")?, asked(call, "path")?)?;
+            let found = lock(&all.0).get(&place).cloned();
+            Ok(json_ok(&found.ok_or_else(|| no_entry(&place))?))
         }
         ("DELETE", ["entries"]) => {
-            let place = (store.to_string(), scope?, path_of(call)?);
-            let missing = || Refusal::unknown(&format!("The memory entry {}", place.2));
-            lock(&all.0).remove(&place).ok_or_else(missing)?;
-            Ok(json_ok(&json!({})))
+            let place = place(store, asked(call, "scope")?, asked(call, "path")?)?;
+            let gone = lock(&all.0).remove(&place);
+            gone.map(|_| json_ok(&json!({})))
+                .ok_or_else(|| no_entry(&place))
         }
+        _ => Err(call.no_endpoint()),
+    }
+}
+
+fn stores(call: &Call) -> Result<Answer, Refusal> {
+    match call.method.as_str() {
+        "GET" => {
+            let list: Vec<Value> = call.caller.visible(MEMORY_STORES).map(describe).collect();
+            Ok(json_ok(&json!({ "memory_stores": list })))
+        }
+        // The stores of this workspace are given.
+        "POST" => Err(Refusal::no_privilege(
+            "CREATE MEMORY STORE",
+            "Schema",
+            crate::embedded::world::SCHEMA,
+        )),
         _ => Err(call.no_endpoint()),
     }
 }
@@ -90,62 +110,91 @@ fn describe(store: &str) -> Value {
     let mut names = store.split('.');
     json!({
         "full_name": store, "catalog_name": names.next(), "schema_name": names.next(), "name": names.next(),
-        "owner": "embedded@example.com",
+        "owner": "embedded@example.com", "memory_store_id": format!("id-of-{store}"),
     })
 }
 
-/// The partition a call names, in its query or its body.
-fn scope(call: &Call, body: &Value) -> Result<String, Refusal> {
-    let named = call
-        .query("scope")
-        .or_else(|| body.get("scope").and_then(Value::as_str));
-    let given = named.filter(|text| !text.is_empty());
-    given
-        .map(str::to_owned)
-        .ok_or_else(|| Refusal::bad_request("Missing required field: scope"))
+fn asked<'a>(call: &'a Call, name: &str) -> Result<&'a str, Refusal> {
+    let missing = || Refusal::bad_request(format!("Missing required field: {name}"));
+    call.query(name).ok_or_else(missing)
 }
 
-fn path_of(call: &Call) -> Result<String, Refusal> {
-    let given = call.query("path").map(str::to_owned);
-    given.ok_or_else(|| Refusal::bad_request("Missing required field: path"))
+fn no_entry(place: &Place) -> Refusal {
+    Refusal::missing("NOT_FOUND", "Memory entry", &place.2)
+}
+
+fn place(store: &str, scope: &str, path: &str) -> Result<Place, Refusal> {
+    let well_formed = path.starts_with("/memories/")
+        && path.len() <= PATH_CHARS_MAX
+        && !path.contains("//")
+        && !path.ends_with('/')
+        && !path.contains(|c: char| c.is_whitespace() || c.is_control());
+    if scope.is_empty() || !well_formed {
+        return Err(Refusal::bad_request("Invalid scope or path."));
+    }
+    Ok((store.to_owned(), scope.to_owned(), path.to_owned()))
 }
 
 impl Memories {
-    fn write(
-        &self,
-        place: (String, String, String),
-        entry: &Value,
-        is_new: bool,
-        now: i64,
-    ) -> Result<Value, Refusal> {
+    fn create(&self, place: Place, entry: &Value, now: &str) -> Result<Value, Refusal> {
         let mut all = lock(&self.0);
-        if is_new && all.contains_key(&place) {
-            return Err(Refusal::exists("The memory entry"));
+        if all.contains_key(&place) {
+            return Err(Refusal::exists(&format!("Memory entry {}", place.2)));
         }
-        if is_new && all.len() >= ENTRIES_MAX {
-            return Err(Refusal::too_large(
-                "This workspace keeps no more memory entries.",
-            ));
+        if all.len() >= ENTRIES_MAX {
+            let message = "This workspace keeps no more memory entries.";
+            return Err(Refusal::too_large(message));
         }
-        let mut kept = match all.get(&place) {
-            Some(old) => old.clone(),
-            None if is_new => json!({ "create_time_ms": now }),
-            None => return Err(Refusal::unknown(&format!("The memory entry {}", place.2))),
-        };
-        for (name, value) in entry.as_object().into_iter().flatten() {
-            put(&mut kept, name, value.clone());
-        }
-        put(&mut kept, "scope", json!(place.1));
-        put(&mut kept, "update_time_ms", json!(now));
+        let mut kept = json!({ "scope": place.1, "create_time": now, "update_time": now });
+        put_given(&mut kept, entry, &["path", "contents", "description"]);
         all.insert(place, kept.clone());
         Ok(kept)
     }
 
-    fn list(&self, store: &str, scope: &str, wanted: impl Fn(&str, &Value) -> bool) -> Vec<Value> {
+    /// Changes the contents of an entry by exactly one of three edits.
+    fn edit(&self, place: &Place, body: &Value, now: &str) -> Result<Value, Refusal> {
+        let mut all = lock(&self.0);
+        let kept = all.get_mut(place).ok_or_else(|| no_entry(place))?;
+        let old = kept.get("contents").and_then(Value::as_str);
+        let old = old.unwrap_or_default();
+        let edits = ["str_replace", "insert", "replace_all"].map(|name| body.get(name));
+        let new = match edits {
+            [Some(edit), None, None] => {
+                let wanted = word(edit, "old_str")?;
+                if wanted.is_empty() || old.matches(wanted).count() != 1 {
+                    return Err(Refusal::bad_request("old_str must occur exactly once."));
+                }
+                old.replace(wanted, word(edit, "new_str")?)
+            }
+            [None, Some(edit), None] => inserted(old, edit)?,
+            [None, None, Some(edit)] => word(edit, "contents")?.to_owned(),
+            _ => {
+                let message = "Exactly one of str_replace, insert and replace_all is required.";
+                return Err(Refusal::bad_request(message));
+            }
+        };
+        put(kept, "contents", json!(new));
+        put(kept, "update_time", json!(now));
+        Ok(kept.clone())
+    }
+
+    fn list(&self, store: &str, scope: &str) -> Vec<Value> {
         let all = lock(&self.0);
-        let found = all.iter().filter(|((s, partition, path), entry)| {
-            s == store && partition == scope && wanted(path, entry)
-        });
+        let found = all
+            .iter()
+            .filter(|((s, partition, _), _)| s == store && partition == scope);
         found.map(|(_, entry)| entry.clone()).collect()
     }
+}
+
+/// Text put in after a line, at the end where none is named.
+fn inserted(old: &str, edit: &Value) -> Result<String, Refusal> {
+    let mut lines: Vec<&str> = old.lines().collect();
+    let line = edit.get("insert_line").and_then(Value::as_u64);
+    let line = line.map_or(lines.len(), |n| usize::try_from(n).unwrap_or(usize::MAX));
+    if line > lines.len() {
+        return Err(Refusal::bad_request("insert_line is behind the end."));
+    }
+    lines.insert(line, word(edit, "insert_text")?);
+    Ok(lines.join("\n"))
 }

@@ -36,6 +36,7 @@ const EXPERIMENTS_FROM: usize = 300_000_000_000_001;
 #[derive(Default)]
 pub(in crate::embedded) struct Tracking {
     experiments: Kept,
+    experiment_tags: Kept,
     runs: Kept,
     models: Kept,
     traces: Kept,
@@ -114,10 +115,12 @@ pub(in crate::embedded) async fn answer(
 
 /// Lets through whoever has a grant on an experiment, given or made here.
 fn may_use_experiment(site: &Site, caller: &Caller, id: &str) -> Result<(), Refusal> {
-    if site.tracking.experiments.find(id).is_some() {
-        return Ok(());
+    let is_made_here = site.tracking.experiments.find(id).is_some();
+    if is_made_here {
+        Ok(())
+    } else {
+        caller.may_use(EXPERIMENTS, id)
     }
-    caller.may_use(EXPERIMENTS, id)
 }
 
 /// The same for a file of the Files API, where it is an artifact of an experiment.
@@ -194,8 +197,14 @@ fn experiments(site: &Site, call: &Call, rest: &[&str], body: &Value) -> Result<
             Ok(json_ok(&json!({ "experiments": list })))
         }
         ("POST", ["create"]) => create(site, word(body, "name")?),
-        ("POST", ["set-experiment-tag" | "update"]) => {
+        ("POST", ["update"]) => {
             may_use_experiment(site, &call.caller, word(body, "experiment_id")?)?;
+            Ok(json_ok(&json!({})))
+        }
+        ("POST", ["set-experiment-tag"]) => {
+            let id = word(body, "experiment_id")?;
+            may_use_experiment(site, &call.caller, id)?;
+            tag(site, id, word(body, "key")?, word(body, "value")?)?;
             Ok(json_ok(&json!({})))
         }
         _ => Err(call.no_endpoint()),
@@ -215,6 +224,13 @@ fn create(site: &Site, name: &str) -> Result<Answer, Refusal> {
     Ok(json_ok(&json!({ "experiment_id": id })))
 }
 
+fn tag(site: &Site, id: &str, key: &str, value: &str) -> Result<(), Refusal> {
+    let kept = site.tracking.experiment_tags.find(id);
+    let mut tags = kept.unwrap_or_else(|| json!([]));
+    set_keyed(&mut tags, json!({ "key": key, "value": value }));
+    site.tracking.experiment_tags.add(id, tags)
+}
+
 fn describe(site: &Site, id: &str) -> Value {
     let name = if id == EXPERIMENT {
         EXPERIMENT_NAME
@@ -222,7 +238,11 @@ fn describe(site: &Site, id: &str) -> Value {
         EXPERIMENT_NAME_RESTRICTED
     };
     let made = site.tracking.experiments.find(id);
-    made.unwrap_or_else(|| experiment(id, name))
+    let mut shown = made.unwrap_or_else(|| experiment(id, name));
+    if let Some(tags) = site.tracking.experiment_tags.find(id) {
+        put(&mut shown, "tags", tags);
+    }
+    shown
 }
 
 fn experiment(id: &str, name: &str) -> Value {
@@ -233,7 +253,7 @@ fn experiment(id: &str, name: &str) -> Value {
 }
 
 /// Sets members of an object, those of them that are given.
-fn put_given(object: &mut Value, from: &Value, names: &[&str]) {
+pub(super) fn put_given(object: &mut Value, from: &Value, names: &[&str]) {
     for name in names {
         if let Some(value) = from.get(*name) {
             put(object, name, value.clone());

@@ -85,7 +85,12 @@ async fn named(
     call.caller.may_use(SERVING_ENDPOINTS, name)?;
     if let Kind::Responses = kind {
         supervisor::may_use_tools(&call.caller, &body, is_gateway)?;
-        if is_gateway && body.get("background") == Some(&Value::Bool(true)) {
+        let is_so = |name: &str| body.get(name) == Some(&Value::Bool(true));
+        if is_so("background") && is_so("stream") {
+            let message = "stream and background cannot both be true.";
+            return Err(Refusal::bad_request(message));
+        }
+        if is_gateway && is_so("background") {
             let now = site.issuer.clock.now().as_second();
             let kept = site
                 .background

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderName};
 use serde_json::{Value, json};
 
-use super::{may_use_experiment, may_use_location, runs, texts, traces};
+use super::{may_use_experiment, may_use_location, runs, tag, texts, traces};
 use crate::embedded::answer::{Answer, Refusal, bare, json_ok, put, set};
 use crate::embedded::call::{Call, word};
 use crate::embedded::grants::{SCHEMAS, TRACE_LOCATIONS};
@@ -20,6 +20,22 @@ const TABLES: [&str; 4] = [
     "_otel_logs",
     "_otel_metrics",
     "_otel_annotations",
+];
+/// The tags by which an experiment tells where its traces go, each with what it adds to the location.
+const DESTINATION: [(&str, &str); 4] = [
+    ("mlflow.experiment.databricksTraceDestinationPath", ""),
+    (
+        "mlflow.experiment.databricksTraceSpanStorageTable",
+        "_otel_spans",
+    ),
+    (
+        "mlflow.experiment.databricksTraceLogStorageTable",
+        "_otel_logs",
+    ),
+    (
+        "mlflow.experiment.databricksTraceAnnotationsTable",
+        "_otel_annotations",
+    ),
 ];
 /// What they are called in a schema without a prefix.
 const SCHEMA_TABLES: &str = "mlflow_experiment_trace";
@@ -171,6 +187,9 @@ pub(super) fn settings(
             may_use_experiment(site, &call.caller, experiment)?;
             let name = traces::location_name(body).ok_or_else(missing)?;
             may_use_location(site, &call.caller, &name)?;
+            for (key, end) in DESTINATION {
+                tag(site, experiment, key, &format!("{name}{end}"))?;
+            }
             Ok(json_ok(&json!({})))
         }
         _ => Err(call.no_endpoint()),

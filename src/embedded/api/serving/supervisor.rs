@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::embedded::answer::Refusal;
 use crate::embedded::call::word;
 use crate::embedded::grants::{
-    APPS, CONNECTIONS, Caller, FUNCTIONS, GENIE_SPACES, KNOWLEDGE_ASSISTANTS, Kind,
+    APPS, CONNECTIONS, Caller, FUNCTIONS, GENIE_SPACES, KNOWLEDGE_ASSISTANTS, Kind, SCHEMAS,
+    TRACE_LOCATIONS,
 };
 
 /// A hosted tool: its type, the member that names the object, its kind, scopes of which one suffices, and the one refused.
@@ -51,6 +52,9 @@ pub(super) fn may_use_tools(
     body: &Value,
     hosts_tools: bool,
 ) -> Result<(), Refusal> {
+    if hosts_tools && let Some(place) = body.get("trace_destination") {
+        may_trace_to(caller, place)?;
+    }
     let tools = match body.get("tools") {
         None | Some(Value::Null) => return Ok(()),
         Some(Value::Array(tools)) => tools,
@@ -79,4 +83,17 @@ pub(super) fn may_use_tools(
         caller.may_use(*kind, object)?;
     }
     Ok(())
+}
+
+/// The spans of hosted tools go where the request says, with the caller's grant.
+fn may_trace_to(caller: &Caller, place: &Value) -> Result<(), Refusal> {
+    let schema = format!(
+        "{}.{}",
+        word(place, "catalog_name")?,
+        word(place, "schema_name")?
+    );
+    match place.get("table_prefix").and_then(Value::as_str) {
+        Some(prefix) => caller.may_use(TRACE_LOCATIONS, &format!("{schema}.{prefix}")),
+        None => caller.may_use(SCHEMAS, &schema),
+    }
 }

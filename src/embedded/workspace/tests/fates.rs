@@ -119,13 +119,13 @@ const ROWS: &[Row] = &[
     row(("POST", "/ai-gateway/mcp-services/@", HELLO), ("ai-gateway", "ai-gateway"), (world::MCP_SERVICE, world::MCP_SERVICE_RESTRICTED), GONE),
     row(("POST", "/api/2.0/mcp/functions/main/@", HELLO), ("mcp.functions", "unity-catalog"), ("sales/order_total", "sales/refund_order"), "SCHEMA_DOES_NOT_EXIST"),
     row(("POST", "/api/2.0/mcp/vector-search/main/@", HELLO), ("vector-search", "vector-search"), ("sales/docs_index", "hr/docs_index"), "SCHEMA_DOES_NOT_EXIST"),
-    row(("POST", "/api/2.2/jobs/run-now", r#"{"job_id":"@"}"#), ("", "jobs"), JOBS, GONE),
-    row(("GET", "/api/2.2/jobs/get?job_id=@", ""), ("", "jobs"), JOBS, GONE),
+    row(("POST", "/api/2.2/jobs/run-now", r#"{"job_id":"@"}"#), ("", "jobs"), JOBS, "INVALID_PARAMETER_VALUE"),
+    row(("GET", "/api/2.2/jobs/get?job_id=@", ""), ("", "jobs"), JOBS, "INVALID_PARAMETER_VALUE"),
     row(("GET", "/api/2.0/secrets/get?scope=@&key=api-key", ""), ("", "secrets"), SECRETS, GONE),
     row(("GET", "/api/2.0/secrets/list?scope=@", ""), ("", "secrets"), SECRETS, GONE),
     row(("GET", "/api/2.0/apps/@", ""), ("", "apps"), APPS, GONE),
-    row(("GET", "/api/2.1/unity-catalog/memory-stores/@", ""), UC, STORES, GONE),
-    row(("POST", "/api/2.1/unity-catalog/memory-stores/@/entries", r#"{"scope":"s","memory_entry":{"path":"/p","content":"c"}}"#), UC, STORES, GONE),
+    row(("GET", "/api/2.1/unity-catalog/memory-stores/@", ""), UC, STORES, "NOT_FOUND"),
+    row(("POST", "/api/2.1/unity-catalog/memory-stores/@/entries", r#"{"scope":"s","memory_entry":{"path":"/memories/p","contents":"c"}}"#), UC, STORES, "NOT_FOUND"),
 ];
 
 impl Row {
@@ -199,7 +199,14 @@ async fn every_family_lets_through_whoever_has_scope_and_grant_and_nobody_else()
         let absent = row.send(&rig, unknown, &caller).await;
         assert_eq!(
             (absent.status.as_u16(), absent.json_code().as_str()),
-            (404, row.missing),
+            (
+                if row.missing.starts_with("INVALID") {
+                    400
+                } else {
+                    404
+                },
+                row.missing
+            ),
             "{what}: {}",
             absent.text()
         );

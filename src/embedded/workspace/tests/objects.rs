@@ -108,6 +108,22 @@ async fn every_hosted_tool_takes_scope_and_grant_of_its_object() {
     assert_eq!(rig.post(GATEWAY, &app, &app_tool).await.status, 200);
     let restricted = hosted("app", "name", world::APP_RESTRICTED);
     assert_eq!(rig.post(GATEWAY, &app, &restricted).await.status, 403);
+    let mut traced = hosted("genie_space", "id", GENIE_SPACE);
+    for (schema, prefix, status) in [
+        ("sales", json!("agent"), 200),
+        ("sales", Value::Null, 200),
+        ("hr", json!("agent"), 403),
+        ("hr", Value::Null, 403),
+        ("sales", json!("none"), 404),
+    ] {
+        traced["trace_destination"] =
+            json!({ "catalog_name": "main", "schema_name": schema, "table_prefix": prefix });
+        assert_eq!(
+            rig.post(GATEWAY, &bob, &traced).await.status,
+            status,
+            "{traced}"
+        );
+    }
     let unknown = hosted("web_search", "name", "x");
     assert_eq!(rig.post(GATEWAY, &bob, &unknown).await.status, 400);
 }
@@ -120,6 +136,8 @@ async fn a_response_in_the_background_is_done_later_and_is_its_makers() {
         rig.token_for("bob", "ai-gateway"),
     );
     let ask = json!({ "model": CHAT_ENDPOINT, "input": "hi", "background": true });
+    let both = json!({ "model": CHAT_ENDPOINT, "input": "hi", "background": true, "stream": true });
+    assert_eq!(rig.post(GATEWAY, &bob, &both).await.status, 400);
     let begun = rig.post(GATEWAY, &bob, &ask).await.json();
     assert_eq!(begun["status"], "queued");
     let path = format!("{GATEWAY}/{}", begun["id"].as_str().unwrap());
@@ -297,50 +315,101 @@ async fn presigned_calls_must_name_a_path_the_caller_may_reach() {
 async fn memories_are_kept_apart_by_scope_and_by_nothing_else() {
     let rig = Rig::start().await;
     let app = rig.app_token("all-apis").await;
+    let store = format!(
+        "/api/2.1/unity-catalog/memory-stores/{}",
+        world::MEMORY_STORE
+    );
+    let entries = format!("{store}/entries");
+    let entry =
+        json!({ "path": "/memories/tea.md", "description": "Drinks", "contents": "likes tea" });
+    let write = json!({ "scope": "1001", "memory_entry": entry });
+    assert_eq!(rig.post(&entries, &app, &write).await.status, 200);
+    let again = rig.post(&entries, &app, &write).await;
+    assert_eq!(again.json()["error_code"], "ALREADY_EXISTS");
+    let unscoped = json!({ "memory_entry": entry });
+    let by_query = format!("{entries}?scope=1001");
+    assert_eq!(rig.post(&by_query, &app, &unscoped).await.status, 400);
+    let elsewhere = json!({ "scope": "1001", "memory_entry": { "path": "/tea.md" } });
+    assert_eq!(rig.post(&entries, &app, &elsewhere).await.status, 400);
+
+    let list = |scope: &str| format!("{entries}?scope={scope}");
+    let own = rig.get(&list("1001"), &app).await.json();
+    assert_eq!(own["entries"][0]["description"], "Drinks");
+    assert!(own["entries"][0].get("contents").is_none());
+    let others = rig.get(&list("1002"), &app).await.json();
+    assert_eq!(others["entries"], json!([]));
+    let search = |scope: &str| json!({ "scope": scope, "query": "TEA" });
+    let path = format!("{entries}:search");
+    let found = rig.post(&path, &app, &search("1001")).await.json();
+    assert_eq!(found["entries"][0]["contents"], "likes tea");
+    let found = rig.post(&path, &app, &search("1002")).await.json();
+    assert_eq!(found["entries"], json!([]));
+
+    let named = |scope: &str| format!("scope={scope}&path=/memories/tea.md");
+    let got = format!("{entries}:get?{}", named("1002"));
+    assert_eq!(rig.get(&got, &app).await.json()["error_code"], "NOT_FOUND");
+    let delete = |scope: &str| format!("{entries}?{}", named(scope));
+    let gone = rig
+        .read("DELETE", &delete("1002"), Some(&app), empty())
+        .await;
+    assert_eq!(gone.status, 404);
+    let gone = rig
+        .read("DELETE", &delete("1001"), Some(&app), empty())
+        .await;
+    assert_eq!(gone.status, 200);
+    let own = rig.get(&list("1001"), &app).await.json();
+    assert_eq!(own["entries"], json!([]));
+}
+
+#[tokio::test]
+async fn a_memory_is_changed_by_one_edit_at_a_time() {
+    let rig = Rig::start().await;
+    let app = rig.app_token("all-apis").await;
     let entries = format!(
         "/api/2.1/unity-catalog/memory-stores/{}/entries",
         world::MEMORY_STORE
     );
-    let entry = |content: &str| json!({ "path": "/notes", "content": content });
-    let write = json!({ "scope": "alice", "memory_entry": entry("likes tea") });
-    assert_eq!(rig.post(&entries, &app, &write).await.status, 200);
-    assert_eq!(
-        rig.post(&entries, &app, &write).await.json()["error_code"],
-        "ALREADY_EXISTS"
-    );
-    let no_scope = json!({ "memory_entry": entry("x") });
-    assert_eq!(rig.post(&entries, &app, &no_scope).await.status, 400);
-    let count = |answer: Read| answer.json()["memory_entries"].as_array().unwrap().len();
-    let list = |scope: &str| format!("{entries}?scope={scope}");
-    assert_eq!(count(rig.get(&list("alice"), &app).await), 1);
-    assert_eq!(count(rig.get(&list("bob"), &app).await), 0);
-    let change = json!({ "scope": "alice", "memory_entry": entry("likes coffee") });
-    let changed = rig
-        .read("PATCH", &entries, Some(&app), full(change.to_string()))
-        .await;
-    assert_eq!(changed.json()["content"], "likes coffee");
-    let got = rig
-        .get(&format!("{entries}:get?scope=alice&path=/notes"), &app)
-        .await;
-    assert_eq!(got.json()["content"], "likes coffee");
-    let search = |scope: &str| json!({ "scope": scope, "query": "COFFEE" });
-    let path = format!("{entries}:search");
-    assert_eq!(count(rig.post(&path, &app, &search("alice")).await), 1);
-    assert_eq!(count(rig.post(&path, &app, &search("bob")).await), 0);
-    let gone = |scope: &str| format!("{entries}?scope={scope}&path=/notes");
-    assert_eq!(
-        rig.read("DELETE", &gone("bob"), Some(&app), empty())
-            .await
-            .status,
-        404
-    );
-    assert_eq!(
-        rig.read("DELETE", &gone("alice"), Some(&app), empty())
-            .await
-            .status,
-        200
-    );
-    assert_eq!(count(rig.get(&list("alice"), &app).await), 0);
+    let entry = json!({ "path": "/memories/a.md", "contents": "one one\ntwo" });
+    let write = json!({ "scope": "1001", "memory_entry": entry });
+    rig.post(&entries, &app, &write).await;
+    for (edit, left) in [
+        (
+            json!({ "str_replace": { "old_str": "one", "new_str": "1" } }),
+            None,
+        ),
+        (
+            json!({ "str_replace": { "old_str": "two", "new_str": "2" } }),
+            Some("one one\n2"),
+        ),
+        (
+            json!({ "insert": { "insert_line": 1, "insert_text": "x" } }),
+            Some("one one\nx\n2"),
+        ),
+        (
+            json!({ "insert": { "insert_line": 9, "insert_text": "x" } }),
+            None,
+        ),
+        (json!({ "replace_all": { "contents": "new" } }), Some("new")),
+        (
+            json!({ "insert": { "insert_text": "end" } }),
+            Some("new\nend"),
+        ),
+        (json!({}), None),
+        (
+            json!({ "replace_all": { "contents": "a" }, "insert": { "insert_text": "b" } }),
+            None,
+        ),
+    ] {
+        let mut body = edit.clone();
+        body["scope"] = json!("1001");
+        body["path"] = json!("/memories/a.md");
+        let body = full(body.to_string());
+        let answer = rig.read("PATCH", &entries, Some(&app), body).await;
+        match left {
+            Some(left) => assert_eq!(answer.json()["contents"], left, "{edit}"),
+            None => assert_eq!(answer.status, 400, "{edit}"),
+        }
+    }
 }
 
 #[tokio::test]

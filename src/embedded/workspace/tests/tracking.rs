@@ -284,6 +284,9 @@ async fn a_trace_in_unity_catalog_takes_the_grant_of_its_location() {
             .status,
         403
     );
+    let linked = format!("2.0/mlflow/experiments/get?experiment_id={EXPERIMENT}");
+    let linked = app.done("GET", &linked, &Value::Null).await;
+    assert_eq!(linked["experiment"]["tags"][0]["value"], TRACE_LOCATION);
     let made = app
         .done(
             "POST",
