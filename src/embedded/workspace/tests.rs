@@ -698,8 +698,8 @@ async fn revoked_app_tokens_and_withdrawn_keys_are_refused() {
     assert_eq!(rig.get(ME, &rig.token("alice")).await.status, 200);
 }
 
-#[tokio::test]
-async fn it_serves_tls_and_http2_where_asked() {
+/// A server's side of TLS for `localhost`, and a client that trusts it.
+fn tls_for_localhost() -> (Arc<rustls::ServerConfig>, HyperSend) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -712,15 +712,21 @@ async fn it_serves_tls_and_http2_where_asked() {
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let root = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(root.path(), made.cert.pem()).unwrap();
+    let trust = crate::runtime::tls::client_config(Some(root.path())).unwrap();
+    let client = HyperSend::new(trust, ClientLimits::default());
+    (Arc::new(server), client)
+}
+
+#[tokio::test]
+async fn it_serves_tls_and_http2_where_asked() {
+    let (server, client) = tls_for_localhost();
     let workspace = Workspace::start(WorkspaceOptions {
-        tls: Some(Arc::new(server)),
+        tls: Some(server),
         host: "localhost".to_owned(),
         ..WorkspaceOptions::default()
     })
     .await
     .unwrap();
-    let trust = crate::runtime::tls::client_config(Some(root.path())).unwrap();
-    let client = HyperSend::new(trust, ClientLimits::default());
     let rig = Rig { workspace, client };
     let answer = rig.get(ME, &rig.token("bob")).await;
     assert_eq!(answer.json()["userName"], "bob@example.com");

@@ -102,12 +102,26 @@ async fn every_hosted_tool_takes_scope_and_grant_of_its_object() {
         let elsewhere = rig.post("/serving-endpoints/responses", &bob, &open).await;
         assert_eq!(elsewhere.status, 400, "{tag}");
     }
+    let unknown = hosted("web_search", "name", "x");
+    assert_eq!(rig.post(GATEWAY, &bob, &unknown).await.status, 400);
+}
+
+#[tokio::test]
+async fn an_app_as_a_tool_is_for_the_app_itself() {
+    let rig = Rig::start().await;
+    let alice = rig.token_for("alice", "ai-gateway");
     let app_tool = hosted("app", "name", world::APP);
     assert_eq!(rig.post(GATEWAY, &alice, &app_tool).await.status, 400);
     let app = rig.app_token("all-apis").await;
     assert_eq!(rig.post(GATEWAY, &app, &app_tool).await.status, 200);
     let restricted = hosted("app", "name", world::APP_RESTRICTED);
     assert_eq!(rig.post(GATEWAY, &app, &restricted).await.status, 403);
+}
+
+#[tokio::test]
+async fn spans_of_a_hosted_response_go_where_the_caller_may_write() {
+    let rig = Rig::start().await;
+    let bob = rig.token_for("bob", "ai-gateway genie");
     let mut traced = hosted("genie_space", "id", GENIE_SPACE);
     for (schema, prefix, status) in [
         ("sales", json!("agent"), 200),
@@ -124,8 +138,6 @@ async fn every_hosted_tool_takes_scope_and_grant_of_its_object() {
             "{traced}"
         );
     }
-    let unknown = hosted("web_search", "name", "x");
-    assert_eq!(rig.post(GATEWAY, &bob, &unknown).await.status, 400);
 }
 
 #[tokio::test]

@@ -77,6 +77,24 @@ async fn a_restricted_one_is_for_the_first_user_alone() {
 }
 
 #[tokio::test]
+async fn it_serves_tls_of_its_own() {
+    let (tls, client) = tls_for_localhost();
+    let rig = Rig {
+        client,
+        ..Rig::start().await
+    };
+    let options = OtherAppOptions {
+        tls: Some(tls),
+        host: "localhost".to_owned(),
+        ..OtherAppOptions::default()
+    };
+    let app = OtherApp::start(&rig.workspace, options).await.unwrap();
+    let hello = format!("{}/api/hello", app.url());
+    assert!(hello.starts_with("https://localhost:"));
+    assert_eq!(get(&rig, &hello, Some(&rig.token("bob"))).await.status, 200);
+}
+
+#[tokio::test]
 async fn it_speaks_mcp() {
     let rig = Rig::start().await;
     let app = OtherApp::start(&rig.workspace, OtherAppOptions::default())
