@@ -130,24 +130,40 @@ pub mod supervise; //    the agent as a child
 pub mod embedded {
     mod accept;
     mod answer;
+    /// Its APIs, a family each; `routes` is the table of them.
+    mod api {
+        mod apps;
+        mod connections;
+        pub(super) mod file_store;
+        pub(super) mod files;
+        pub(super) mod genie;
+        mod identity;
+        pub(super) mod jobs;
+        mod lakebase;
+        mod mcp;
+        pub(super) mod memory;
+        pub(super) mod mlflow;
+        mod query;
+        pub(super) mod routes;
+        mod secrets;
+        pub(super) mod serving;
+        pub(super) mod sql;
+        mod thrift;
+        mod uc;
+        mod vector_search;
+    }
     mod call;
-    mod catalog;
     pub mod control;
     mod door;
-    mod file_store;
-    mod files;
-    mod genie;
+    mod grants;
     pub mod issuer;
     mod marked;
-    mod mlflow;
     mod oidc;
-    mod query;
+    pub mod other_app;
     pub mod seen;
-    mod serving;
     mod signing_key;
-    mod sql;
     mod stream;
-    mod vector_search;
+    mod streamable;
     pub mod workspace;
     pub mod world;
 }
