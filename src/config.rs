@@ -18,7 +18,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use tracing::level_filters::LevelFilter;
 
-use crate::domain::identity::{ClientId, WorkspaceOrigin};
+use crate::domain::identity::{ClientId, Origin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
@@ -141,7 +141,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Workspace {
     /// The one place that credentials are sent to.
-    pub origin: WorkspaceOrigin,
+    pub origin: Origin,
     /// Pinned issuer; `None` = discovered.
     pub issuer: Option<String>,
     /// Pinned address of the issuer's keys.

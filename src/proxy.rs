@@ -20,7 +20,7 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
 use crate::domain::headers::{self, IdentityHeaders};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::identity::Origin;
 use crate::domain::policy::Policy;
 use crate::domain::scope::ScopeSet;
 use crate::domain::template::PathTemplate;
@@ -128,7 +128,7 @@ pub struct Proxy {
     /// The way to the workspace.
     pub workspace: Door,
     /// Where the workspace is, for `Location` headers and `/status`.
-    pub workspace_origin: WorkspaceOrigin,
+    pub workspace_origin: Origin,
     /// The way to the agent.
     pub agent: Door,
     /// Whether the agent accepts connections.

@@ -18,7 +18,7 @@ use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, 
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::catalog::Catalog;
 use crate::domain::compile::compile;
-use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
+use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::route::RouteSource;
 use crate::domain::secret::{Digest, Secret};
@@ -151,7 +151,7 @@ fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
     })
 }
 
-fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<WorkspaceOrigin> {
+fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Origin> {
     const VARIABLE: &str = "DATABRICKS_HOST";
     const HINT: &str = "such as my-workspace.cloud.databricks.com, with or without https://";
     let (parsed, problem) = if raw.host.is_absent() {
@@ -161,11 +161,11 @@ fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<WorkspaceOrigin> {
             c.report(problem.hint(hint));
             return None;
         };
-        let parsed = WorkspaceOrigin::parse(host);
+        let parsed = Origin::parse(host);
         (parsed, Problem::new(VARIABLE, ""))
     } else {
         let host = c.text(&raw.host)?;
-        (WorkspaceOrigin::parse(host), raw.host.problem(""))
+        (Origin::parse(host), raw.host.problem(""))
     };
     parsed
         .map_err(|message| {

@@ -11,7 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 
 use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::identity::Origin;
 use crate::domain::path::CanonicalPath;
 use crate::domain::secret::Secret;
 
@@ -37,7 +37,7 @@ impl Door {
     ///
     /// # Errors
     /// When the origin cannot be an HTTP authority.
-    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &WorkspaceOrigin) -> Result<Self, BadOrigin> {
+    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &Origin) -> Result<Self, BadOrigin> {
         let authority = origin
             .authority()
             .parse()
