@@ -1,7 +1,7 @@
 //! The configuration: file and environment in, checked values out, or every mistake at once (PRODUCT 2 to 4).
 //!
 //! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of
-//! `raw.rs`) → `sections.rs`, `routes.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
+//! `raw.rs`) → `sections.rs`, `routes.rs`, `upstreams.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
 //! read. Nothing here is ever written back: there is only [`Config::summary`]. Read `raw.rs` next.
 //!
 //! Lives: listeners, files and limits are read once (a change needs a restart); `routes` and `users.scopes` are the
@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use tracing::level_filters::LevelFilter;
 
+use crate::domain::destination::{self, Upstreams};
 use crate::domain::identity::{ClientId, Origin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
@@ -36,6 +37,7 @@ pub mod sections;
 pub mod substitute;
 #[cfg(test)]
 mod tests;
+pub mod upstreams;
 pub mod values;
 pub mod words;
 pub mod yaml;
@@ -230,6 +232,25 @@ pub struct Outbound {
     pub local_client: Option<LocalClient>,
     /// Whether calls that hand out storage addresses pass.
     pub presigned: Presigned,
+    /// Further hosts.
+    pub upstreams: Vec<Upstream>,
+}
+
+impl Outbound {
+    /// The further hosts, as calls are led to them.
+    pub fn destinations(&self) -> Upstreams {
+        let reached = self.upstreams.iter().map(|u| Arc::clone(&u.reached));
+        Upstreams::new(reached.collect())
+    }
+}
+
+/// One of `outbound.upstreams`.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Name, app and origin.
+    pub reached: Arc<destination::Upstream>,
+    /// Roots trusted for it besides the public ones; `None` = those of the workspace.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `outbound.local_client`.
@@ -321,6 +342,9 @@ impl Config {
             PolicyOrigin::Starter => "starter policy".to_owned(),
         };
         let ceiling = self.users.scopes.as_ref();
+        let upstreams: Vec<String> = { self.outbound.upstreams.iter() }
+            .map(|u| format!("{} = {}", u.reached.prefix(), u.reached.origin))
+            .collect();
         vec![
             (
                 "config",
@@ -332,6 +356,14 @@ impl Config {
             ("inbound", self.inbound.listen.to_string()),
             ("agent", self.inbound.agent.to_string()),
             ("outbound", self.outbound.listen.to_string()),
+            (
+                "upstreams",
+                if upstreams.is_empty() {
+                    "none".to_owned()
+                } else {
+                    upstreams.join(" ")
+                },
+            ),
             ("admin", self.admin.listen.to_string()),
             ("user", format!("{:?}", self.inbound.user).to_lowercase()),
             ("audiences", self.users.audiences.join(" ")),

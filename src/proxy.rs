@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
+use crate::domain::destination::Upstreams;
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::Origin;
 use crate::domain::policy::Policy;
@@ -31,7 +32,7 @@ use crate::runtime::http_client::Body;
 use crate::runtime::listener::Peer;
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
-use crate::runtime::upstream::Door;
+use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::Verifier;
 
 use self::error::ProxyError;
@@ -44,6 +45,7 @@ pub mod error;
 pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
+pub mod place;
 pub mod record;
 pub mod sending;
 pub mod tap;
@@ -125,10 +127,12 @@ pub struct Proxy {
     pub follow_ups: FollowUps,
     /// Audit and metrics.
     pub sinks: Sinks,
-    /// The way to the workspace.
-    pub workspace: Door,
+    /// The ways that real credentials go: to the workspace and to the upstreams.
+    pub doors: Doors,
     /// Where the workspace is, for `Location` headers and `/status`.
     pub workspace_origin: Origin,
+    /// `outbound.upstreams`.
+    pub upstreams: Upstreams,
     /// The way to the agent.
     pub agent: Door,
     /// Whether the agent accepts connections.

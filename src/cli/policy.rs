@@ -125,6 +125,7 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
         target: &arguments.path,
         body: body.as_deref(),
         workspace_id: config.workspace.workspace_id.as_deref(),
+        upstreams: &config.outbound.destinations(),
     };
     let answer = explain::explain(&policy, &question);
     let written = if arguments.json {

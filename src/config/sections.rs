@@ -1,6 +1,7 @@
 //! Each section's values: defaults from the environment, bounds, and what sections must agree on.
 //!
-//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs` and `limits.rs` next.
+//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs`, `upstreams.rs` and
+//! `limits.rs` next.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::limits::Limits;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::routes;
+use super::upstreams;
 use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::catalog::Catalog;
@@ -51,7 +53,8 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     let users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
-    let outbound = outbound(&raw_outbound, c);
+    let far = workspace.as_ref().map(|w| &w.origin);
+    let outbound = outbound(&raw_outbound, far, c);
     let before = c.problems.len();
     let (routes, policy_origin) = routes::check(&raw.routes, c);
     if c.problems.len() == before {
@@ -113,13 +116,6 @@ fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
         if outbound.forward.get() == Some(&Switch::On) {
             c.not_yet(&outbound.forward, "serve CONNECT");
         }
-        if outbound
-            .upstreams
-            .get()
-            .is_some_and(|list| !list.is_empty())
-        {
-            c.not_yet(&outbound.upstreams, "reach further hosts");
-        }
     }
     if let Some(audit) = raw.audit.get() {
         c.not_yet(&audit.ship, "ship the audit log");
@@ -133,11 +129,7 @@ fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
         Some(id) => Some(id.to_owned()),
         None => env_id(c).or(azure),
     };
-    let ca_file = c.path(&raw.ca_file);
-    if ca_file.as_ref().is_some_and(|path| !path.is_file()) {
-        let problem = raw.ca_file.problem("there is no such file");
-        c.report(problem.hint("paths begin at the working directory"));
-    }
+    let ca_file = c.ca_file(&raw.ca_file);
     let issuer = address(&raw.issuer, c);
     let jwks_uri = address(&raw.jwks_uri, c);
     let token_endpoint = address(&raw.token_endpoint, c);
@@ -260,7 +252,7 @@ fn secret_variable(name: &str, c: &mut Checker<'_>) -> Option<Arc<Secret>> {
     Some(Arc::new(Secret::new(value.to_owned())))
 }
 
-fn outbound(raw: &RawOutbound, c: &mut Checker<'_>) -> Outbound {
+fn outbound(raw: &RawOutbound, workspace: Option<&Origin>, c: &mut Checker<'_>) -> Outbound {
     let listen = c.socket(&raw.listen, loopback(9400));
     if !listen.ip().is_loopback() {
         let problem = raw
@@ -272,6 +264,7 @@ fn outbound(raw: &RawOutbound, c: &mut Checker<'_>) -> Outbound {
         listen,
         local_client: local_client(&raw.local_client, c),
         presigned: raw.presigned.get().copied().unwrap_or(Presigned::Refuse),
+        upstreams: upstreams::check(&raw.upstreams, workspace, c),
     }
 }
 

@@ -10,6 +10,7 @@ use http::Method;
 use serde_json::{Map, Value};
 
 use super::catalog::{IdPart, Operation, ResourceFrom, ResourceRule};
+use super::destination::Destination;
 use super::identity::UserId;
 use super::path::CanonicalPath;
 use super::scope::ScopeSet;
@@ -83,7 +84,9 @@ pub enum CallerView<'a> {
 pub struct Call<'a> {
     /// Exact, upper case.
     pub method: &'a Method,
-    /// In its one reading.
+    /// Where it goes.
+    pub destination: &'a Destination,
+    /// The path there, in its one reading.
     pub path: &'a CanonicalPath,
     /// The parsed body, where something conditions on it.
     pub body: Option<&'a Value>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::catalog::{Catalog, Effect};
+use super::destination::UPSTREAM_MARK;
 use super::policy::index::Index;
 use super::policy::matcher::{Matcher, ResourceMatcher};
 use super::policy::{Policy, Route};
@@ -281,6 +282,14 @@ impl Compiler<'_> {
                 "path",
                 "is answered by the sidecar itself and never forwarded",
             ));
+        }
+        if text.starts_with(UPSTREAM_MARK) {
+            return Err(self
+                .problem(
+                    "path",
+                    "raw routes speak of the workspace, not of upstreams",
+                )
+                .hint("write `resource: app/NAME` instead"));
         }
         PathTemplate::parse(text)
             .map(Some)

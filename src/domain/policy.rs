@@ -12,6 +12,7 @@ use self::index::Index;
 use self::matcher::Matcher;
 use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Resource};
 use super::catalog::{Catalog, Operation};
+use super::destination::{APP, Destination};
 use super::path::CanonicalPath;
 use super::route::{PolicyOrigin, RunAs};
 use super::scope::{Scope, ScopeSet};
@@ -112,9 +113,15 @@ pub struct Grant {
     route: Arc<Route>,
     identity: Identity,
     scope: Option<Scope>,
+    destination: Destination,
 }
 
 impl Grant {
+    /// Where the call may go.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// The route that decided.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
@@ -181,17 +188,30 @@ impl Policy {
         operation.is_some_and(Operation::reads_body) || self.index.reads_body(method, path)
     }
 
+    /// Whether the body of a call to this upstream must be read before it can be decided: where a route for its app lists
+    /// tools. No route of this version can.
+    pub fn reads_upstream_body(&self, _method: &Method, _app: &str) -> bool {
+        // MCP: a POST to an app for which some route has `tools`.
+        false
+    }
+
     /// The body members that raw routes for this path have conditions on: none of them may come in a second spelling.
     pub fn body_members(&self, path: &CanonicalPath) -> Vec<&str> {
         self.index.body_members(path)
     }
 
-    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user.
+    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user,
+    /// and when one lets users in without any.
     pub fn user_scopes(&self) -> ScopeSet {
         let as_user = self
             .routes
             .iter()
             .filter(|r| matches!(r.run_as, RunAs::User | RunAs::Caller));
+        // An app lets in whoever has CAN_USE on it, whatever the token may do besides (facts 1.4).
+        let mut of_apps = as_user.clone().filter(|r| r.on.is_for(APP));
+        if of_apps.any(|r| r.scope.is_none()) {
+            return ScopeSet::default();
+        }
         ScopeSet::new(as_user.flat_map(|route| {
             let own = route.scope.clone();
             let named = self
@@ -308,6 +328,8 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         .or_else(|| call.operation.map(|(_, operation)| &operation.scope));
     if let (Identity::User, CallerView::User { scopes, .. }) = (identity, call.caller) {
         match scope {
+            // Whether a user may enter an app is for the app to say; scopes are those of the workspace's APIs (facts 1.4).
+            None if *call.destination != Destination::Workspace => {}
             None => return Err(deny(DenyReason::ScopeUnknown, None)),
             Some(needed) if !scopes.covers(needed) => {
                 return Err(deny(DenyReason::ScopeMissing, Some(needed)));
@@ -320,6 +342,7 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         route: Arc::clone(route),
         identity,
         scope: scope.cloned(),
+        destination: call.destination.clone(),
     })
 }
 

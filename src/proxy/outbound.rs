@@ -1,11 +1,11 @@
 //! The outbound story: the agent calls Databricks (PRODUCT 6, ARCHITECTURE 5.2).
 //!
-//! Read `serve` from top to bottom: who calls, what it asks, as whom, the record, the credential, the call. Nothing leaves
+//! Read `serve` from top to bottom: who calls, where it leads, what it asks, as whom, the record, the credential, the call. Nothing leaves
 //! before its record is written, and the credential is attached last.
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, LOCATION};
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
@@ -15,6 +15,7 @@ use crate::domain::ask::{
     self, Bound, Call, CallerView, FollowUpView, Owner, Resource, ResourceId,
 };
 use crate::domain::catalog::Operation;
+use crate::domain::destination::Destination;
 use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::{self, Grant, decide};
@@ -26,6 +27,7 @@ use crate::runtime::upstream::OutboundParts;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
+use super::place::Place;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
 use super::{Proxy, Snapshot, tap};
@@ -61,15 +63,18 @@ async fn serve(
     check_local(proxy, &parts)?;
     headers::strip_hop_by_hop(&mut parts.headers);
     let caller = caller(proxy, &mut parts, record)?;
-    let path = CanonicalPath::parse(parts.uri.path()).map_err(ProxyError::from)?;
-    ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
-        .map_err(ProxyError::from)?;
-    let operation = snapshot.policy.catalog().find(&parts.method, &path);
-    let (mut outgoing, json) =
-        read_body(proxy, &snapshot, (&parts, &path), operation, body, record).await?;
+    let (destination, path) = proxy.upstreams.read(parts.uri.path())?;
+    if destination == Destination::Workspace {
+        ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
+            .map_err(ProxyError::from)?;
+    }
+    let operation = destination.operation(snapshot.policy.catalog(), &parts.method, &path);
+    let at = (&parts, &destination, &path);
+    let (mut outgoing, json) = read_body(proxy, &snapshot, at, operation, body, record).await?;
     let follow_up = proxy.follow_ups.view(operation.map(|(_, o)| &**o), &path);
     let asked = Asked {
         parts: &parts,
+        destination: &destination,
         path: &path,
         operation,
         body: json.as_ref(),
@@ -90,6 +95,10 @@ async fn serve(
         receipt,
         &Answered {
             operation: operation.map(|(_, o)| &**o),
+            place: Place {
+                destination: &destination,
+                path: &path,
+            },
             caller: &caller,
             resource,
         },
@@ -100,6 +109,7 @@ async fn serve(
 /// What a request asks for, read in its one way.
 struct Asked<'a> {
     parts: &'a Parts,
+    destination: &'a Destination,
     path: &'a CanonicalPath,
     operation: Option<(usize, &'a Arc<Operation>)>,
     body: Option<&'a Value>,
@@ -116,7 +126,7 @@ impl<'a> Asked<'a> {
     ) -> Result<(Grant, Option<ResourceId>), ProxyError> {
         let query = self.parts.uri.query();
         let resources = self.operation.map_or_else(
-            || Ok(Vec::new()),
+            || Ok(self.destination.resource().into_iter().collect()),
             |(_, o)| ask::resources(o, self.path, query, self.body, self.follow_up),
         )?;
         record.touches(self.operation.map(|(_, o)| &o.id), &resources);
@@ -134,6 +144,7 @@ impl<'a> Asked<'a> {
         };
         let Self {
             parts,
+            destination,
             path,
             operation,
             body,
@@ -141,6 +152,7 @@ impl<'a> Asked<'a> {
         } = *self;
         let call = Call {
             method: &parts.method,
+            destination,
             path,
             body,
             caller,
@@ -242,15 +254,19 @@ fn caller(
 async fn read_body(
     proxy: &Proxy,
     snapshot: &Snapshot,
-    (parts, path): (&Parts, &CanonicalPath),
+    (parts, destination, path): (&Parts, &Destination, &CanonicalPath),
     operation: Option<(usize, &Arc<Operation>)>,
     body: Body,
     record: &mut RequestRecord,
 ) -> Result<(Outgoing, Option<Value>), ProxyError> {
-    if !snapshot
-        .policy
-        .reads_body(&parts.method, path, operation.map(|(_, o)| &**o))
-    {
+    let policy = &snapshot.policy;
+    let decides = match destination {
+        Destination::Workspace => {
+            policy.reads_body(&parts.method, path, operation.map(|(_, o)| &**o))
+        }
+        Destination::Upstream(upstream) => policy.reads_upstream_body(&parts.method, &upstream.app),
+    };
+    if !decides {
         return Ok((Outgoing::stream(body), None));
     }
     let inspected = record
@@ -260,7 +276,9 @@ async fn read_body(
             proxy.settings.inspected_body_bytes_max,
         ))
         .await?;
-    ask::check_members(Some(&inspected.json), snapshot.policy.body_members(path))?;
+    if *destination == Destination::Workspace {
+        ask::check_members(Some(&inspected.json), policy.body_members(path))?;
+    }
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
@@ -268,7 +286,7 @@ fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -
     record.denied(&denial);
     ProxyError::Denied(Box::new(DeniedCall {
         denial,
-        call: format!("{} {}", call.method, call.path.as_str()),
+        call: format!("{} {}", call.method, call.destination.as_asked(call.path)),
         operation: call
             .operation
             .map(|(_, operation)| Arc::clone(&operation.id)),
@@ -288,6 +306,7 @@ fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -
 /// Whose answer it is.
 struct Answered<'a> {
     operation: Option<&'a Operation>,
+    place: Place<'a>,
     caller: &'a Caller,
     /// What the call touched; ids that the answer gives out stand for it.
     resource: Option<ResourceId>,
@@ -302,16 +321,24 @@ async fn finish(
 ) -> Result<(Response<Body>, Receipt), Failed> {
     let Answered {
         operation,
+        place,
         caller,
         resource,
     } = asked;
-    headers::clean_workspace_answer(response.headers_mut());
-    relocate(proxy, &mut response);
+    headers::clean_far_answer(response.headers_mut());
+    if place.leads_to_login(&response) {
+        return Err(Failed {
+            error: ProxyError::UpstreamLogin,
+            receipt: Some(receipt),
+        });
+    }
+    place.relocate(proxy, &mut response);
     if let Some(member) = operation
         .and_then(|o| o.rewrites.as_deref())
         .filter(|_| response.status().is_success())
     {
-        response = match tap::remove_member(response, member).await {
+        let stand_in = |url: &str| place.stand_in(proxy, resource.as_ref(), url);
+        response = match tap::rewrite_member(response, member, stand_in).await {
             Ok(response) => response,
             Err(cause) => {
                 let error = ProxyError::Workspace(SendFault::Broken(cause));
@@ -339,17 +366,4 @@ async fn finish(
         response = response.map(|body| tap::tap(body, &creates.field, bind).boxed_unsync());
     }
     Ok((response, receipt))
-}
-
-/// A `Location` on the workspace points at the sidecar instead; redirects are passed, never followed.
-fn relocate(proxy: &Proxy, response: &mut Response<Body>) {
-    let location = response.headers().get(LOCATION);
-    let inside = location
-        .and_then(|location| location.to_str().ok())
-        .and_then(|location| proxy.workspace_origin.inside(location));
-    let target = inside
-        .and_then(|rest| HeaderValue::try_from(format!("{}{rest}", proxy.local.origin())).ok());
-    if let Some(target) = target {
-        response.headers_mut().insert(LOCATION, target);
-    }
 }

@@ -1,4 +1,4 @@
-//! A granted call on its way to the workspace: resolve, attach, send, and at most one retry.
+//! A granted call on its way to the workspace or to an upstream: resolve, attach, send, and at most one retry.
 //!
 //! Knows no policy: a grant and a receipt are its proof. `outbound.rs` is the story it is part of.
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 
+use crate::domain::destination::Destination;
 use crate::domain::policy::Grant;
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::credential::Credential;
@@ -18,7 +19,7 @@ use super::body::{self, BodyFault, Outgoing};
 use super::error::ProxyError;
 use super::record::RequestRecord;
 
-/// The largest error answer that is read to see whether the workspace refused the token itself, in bytes.
+/// The largest error answer that is read to see whether the far side refused the token itself, in bytes.
 const REFUSAL_BYTES_MAX: u64 = 16 * 1024;
 
 /// A failure, with the receipt of the call if its intent was written.
@@ -40,7 +41,7 @@ impl<E: Into<ProxyError>> From<E> for Failed {
 
 /// A granted call on its way: at most two attempts, the second only with a fresh app token and nothing streamed.
 pub struct Sending<'a> {
-    /// For the way to the workspace and the credentials.
+    /// For the doors and the credentials.
     pub proxy: &'a Proxy,
     /// The proof that it may be made.
     pub grant: &'a Grant,
@@ -51,7 +52,7 @@ pub struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    /// Sends it, and once more with a fresh app token where the workspace refused the token itself.
+    /// Sends it, and once more with a fresh app token where the far side refused the token itself.
     ///
     /// # Errors
     /// [`Failed`], with the receipt.
@@ -68,7 +69,7 @@ impl Sending<'_> {
         if !retry {
             return Ok((response, receipt));
         }
-        tracing::info!(request_id = %record.request_id(), "the workspace refused the app's token: replaced it, trying once more");
+        tracing::info!(request_id = %record.request_id(), "the far side refused the app's token: replaced it, trying once more");
         let (response, _, receipt) = self.attempt(outgoing, receipt, record).await?;
         Ok((response, receipt))
     }
@@ -93,26 +94,23 @@ impl Sending<'_> {
         };
         let body = outgoing.take(record.sent()).unwrap_or_else(empty);
         let internal = |receipt| Failed {
-            error: ProxyError::Internal("a canonical path gave no URI"),
+            error: ProxyError::Internal("a canonical path gave no URI, or an upstream has no door"),
             receipt: Some(receipt),
         };
         let request = AuthorizedRequest::new(
-            &self.proxy.workspace,
+            &self.proxy.doors,
             self.parts.clone(),
             body,
             &credential,
             receipt,
         )
         .map_err(internal)?;
-        match record
-            .waiting(upstream::to_workspace(&self.proxy.workspace, request))
-            .await
-        {
+        match record.waiting(upstream::forward(request)).await {
             // No upgrade ever leaves, so none may come back (SECURITY R14).
             (receipt, Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let cause = "the workspace switched protocols unasked";
+                let cause = "the far side switched protocols unasked";
                 Err(Failed {
-                    error: ProxyError::Workspace(SendFault::Broken(cause.into())),
+                    error: self.no_answer(SendFault::Broken(cause.into())),
                     receipt: Some(receipt),
                 })
             }
@@ -122,7 +120,7 @@ impl Sending<'_> {
                 let error = if senders {
                     BodyFault::Broken.into()
                 } else {
-                    ProxyError::Workspace(fault)
+                    self.no_answer(fault)
                 };
                 Err(Failed {
                     error,
@@ -131,9 +129,17 @@ impl Sending<'_> {
             }
         }
     }
+
+    /// Whose fault it is that nobody answered.
+    fn no_answer(&self, fault: SendFault) -> ProxyError {
+        match self.grant.destination() {
+            Destination::Workspace => ProxyError::Workspace(fault),
+            Destination::Upstream(_) => ProxyError::Upstream(fault),
+        }
+    }
 }
 
-/// Whether the workspace refused the token itself, rather than what was asked with it (facts 3.2). Reads only small error
+/// Whether the far side refused the token itself, rather than what was asked with it (facts 3.2). Reads only small error
 /// answers and gives them back whole.
 async fn is_token_refused(response: Response<Body>) -> (Response<Body>, bool) {
     let status = response.status();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::domain::destination::Destination;
 use crate::domain::policy::{Grant, Identity};
 use crate::domain::scope::{Scope, ScopeSet};
 
@@ -20,6 +21,8 @@ use super::session::{Caller, Session};
 #[derive(Debug)]
 pub struct Credential {
     header: HeaderValue,
+    /// The one place it may be sent to: where the grant allows the call to go.
+    destination: Destination,
     /// What to forget if the workspace refuses it.
     replaceable: Option<(ScopeSet, Arc<AccessToken>)>,
 }
@@ -28,6 +31,11 @@ impl Credential {
     /// `Bearer …`, marked as sensitive.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// The one place it may be sent to.
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
     }
 }
 
@@ -84,10 +92,15 @@ impl CredentialSource {
                     .map_err(CredentialFault::App)?;
                 Ok(Credential {
                     header: token.header().clone(),
+                    destination: grant.destination().clone(),
                     replaceable: Some((scopes, token)),
                 })
             }
-            (Identity::User, Caller::User(session)) => self.user(session, grant.scope()).await,
+            (Identity::User, Caller::User(session)) => Ok(Credential {
+                header: self.user(session, grant.scope()).await?,
+                destination: grant.destination().clone(),
+                replaceable: None,
+            }),
             (Identity::User, Caller::App) => Err(CredentialFault::NoSession),
         }
     }
@@ -104,7 +117,7 @@ impl CredentialSource {
         &self,
         session: &Session,
         scope: Option<&Scope>,
-    ) -> Result<Credential, CredentialFault> {
+    ) -> Result<HeaderValue, CredentialFault> {
         let token = session.token();
         if let Some(exchange) = &self.exchange {
             let subject = Subject {
@@ -118,18 +131,12 @@ impl CredentialSource {
                 .token(subject, &scopes)
                 .await
                 .map_err(CredentialFault::Exchange)?;
-            return Ok(Credential {
-                header: exchanged.header().clone(),
-                replaceable: None,
-            });
+            return Ok(exchanged.header().clone());
         }
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose()))
             .map_err(|_| CredentialFault::Header)?;
         header.set_sensitive(true);
-        Ok(Credential {
-            header,
-            replaceable: None,
-        })
+        Ok(header)
     }
 }
 

@@ -239,7 +239,6 @@ fn what_belongs_to_a_later_version_is_refused_aloud() {
 outbound:
   tls: on
   forward: true
-  upstreams: [{name: tools, url: 'https://x.example'}]
 bundle: ./databricks.yml
 mode: observe
 observe_until: 2027-01-31
@@ -255,13 +254,12 @@ routes:
         &[
             "valetkey.yaml:2: outbound.tls: this version does not serve https to the agent yet (remove the key)",
             "valetkey.yaml:3: outbound.forward: this version does not serve CONNECT yet (remove the key)",
-            "valetkey.yaml:4: outbound.upstreams: this version does not reach further hosts yet (remove the key)",
-            "valetkey.yaml:5: bundle: this version does not derive routes from a bundle yet (remove the key)",
-            "valetkey.yaml:6: mode: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:7: observe_until: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:9: audit.ship: this version does not ship the audit log yet (remove the key)",
-            "valetkey.yaml:14: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
-            "valetkey.yaml:15: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:4: bundle: this version does not derive routes from a bundle yet (remove the key)",
+            "valetkey.yaml:5: mode: this version does not observe without refusing yet (remove the key)",
+            "valetkey.yaml:6: observe_until: this version does not observe without refusing yet (remove the key)",
+            "valetkey.yaml:8: audit.ship: this version does not ship the audit log yet (remove the key)",
+            "valetkey.yaml:13: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
+            "valetkey.yaml:14: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(

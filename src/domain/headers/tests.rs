@@ -316,7 +316,7 @@ fn answers_lose_cookies_and_hop_by_hop_headers() {
         ("content-type", "text/plain"),
         ("x-valetkey-error", "forged"),
     ]);
-    clean_workspace_answer(&mut headers);
+    clean_far_answer(&mut headers);
     assert_eq!(headers, map(&[("content-type", "text/plain")]));
 }
 

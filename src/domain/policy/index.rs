@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::Route;
 use super::matcher::member_text;
 use crate::domain::ask::{Call, Resource};
+use crate::domain::destination::Destination;
 use crate::domain::path::CanonicalPath;
 use crate::domain::template::Trie;
 
@@ -124,12 +125,14 @@ impl Index {
         {
             of_kind.visit(&resource.id, &mut consider);
         }
-        self.by_path.visit(call.path, &mut |group| {
-            if let Some(group) = self.groups.get(group as usize) {
-                group.visit(call.body, &mut consider);
-            }
-            false
-        });
+        if *call.destination == Destination::Workspace {
+            self.by_path.visit(call.path, &mut |group| {
+                if let Some(group) = self.groups.get(group as usize) {
+                    group.visit(call.body, &mut consider);
+                }
+                false
+            });
+        }
         best.map(|(_, route)| route)
     }
 

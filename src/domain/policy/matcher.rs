@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::domain::ask::{Call, Resource};
 use crate::domain::catalog::{Effect, Operation};
+use crate::domain::destination::Destination;
 use crate::domain::template::PathTemplate;
 
 /// What a route matches. All present conditions must hold.
@@ -41,6 +42,7 @@ impl Matcher {
         resource: Option<&Resource<'_>>,
     ) -> bool {
         self.fits_operation(call)
+            && self.fits_destination(call)
             && self
                 .resource
                 .as_ref()
@@ -54,6 +56,19 @@ impl Matcher {
                 .body
                 .iter()
                 .all(|(key, allowed)| member_is(call.body, key, allowed))
+    }
+
+    /// Paths are those of the workspace: `/**` does not mean another app's.
+    fn fits_destination(&self, call: &Call<'_>) -> bool {
+        match call.destination {
+            Destination::Workspace => true,
+            Destination::Upstream(_) => self.path.is_none(),
+        }
+    }
+
+    /// Whether the route names a resource of this kind.
+    pub(in crate::domain) fn is_for(&self, kind: &str) -> bool {
+        self.resource.as_ref().is_some_and(|r| *r.kind == *kind)
     }
 
     /// Operations of admin effect are never reached by a resource alone: they must be named.

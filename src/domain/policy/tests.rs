@@ -13,6 +13,8 @@ use super::super::route::RouteSource;
 use super::*;
 use serde_json::Value;
 
+mod upstreams;
+
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
     Arc::clone(CATALOG.get_or_init(|| Catalog::built_in().unwrap()))
@@ -80,6 +82,7 @@ fn ask_follow_up(
     };
     let call = Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: body.as_ref(),
         caller,
@@ -376,6 +379,7 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
             "sql_warehouse/w\\*",
             "sql_warehouse/(w1|wü|w)\\*",
             "sql_warehouse/\\*",
+            "app/(w1|w|)\\*",
             "serving_endpoint/m[12]",
             "serving_endpoint/\\*"
         ]
@@ -420,7 +424,7 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
 
 proptest! {
     #[test]
-    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..6, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
+    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..7, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
         let policy = compile(&routes, catalog(), false).unwrap();
         let (method, target, kind) = [
             (Method::POST, "/api/2.0/sql/statements", Some("sql_warehouse")),
@@ -429,12 +433,13 @@ proptest! {
             (Method::POST, "/serving-endpoints/chat/completions", Some("serving_endpoint")),
             (Method::GET, "/api/2.0/other", None),
             (Method::POST, "/api/2.0/token/create", None),
+            (Method::POST, "/@tools/api/2.0/sql/statements", Some("app")),
         ][which].clone();
-        let path = CanonicalPath::parse(target).unwrap();
+        let (destination, path) = upstreams::configured().read(target).unwrap();
         let body = json!({"warehouse_id": id, "model": id, "count": 7, "flag": flag});
         let resources: Vec<Resource<'_>> = kind.into_iter().map(|kind| Resource { kind, id: Cow::Borrowed(&id) }).collect();
-        let operation = policy.catalog().find(&method, &path);
-        let call = Call { method: &method, path: &path, body: Some(&body), caller: CallerView::App, operation, resources: &resources, follow_up: &FollowUpView::None };
+        let operation = destination.operation(policy.catalog(), &method, &path);
+        let call = Call { method: &method, destination: &destination, path: &path, body: Some(&body), caller: CallerView::App, operation, resources: &resources, follow_up: &FollowUpView::None };
         let by_index = policy.first(&call, resources.first()).map(Arc::as_ptr);
         let naive = policy.first_naive(&call, resources.first()).map(Arc::as_ptr);
         prop_assert_eq!(by_index, naive);
