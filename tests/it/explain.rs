@@ -125,6 +125,7 @@ fn told(app: &TestApp, caller: &As, method: &str, target: &str, body: &[u8]) -> 
         target,
         body: Some(body),
         workspace_id,
+        upstreams: &app.proxy.upstreams,
     };
     let answer = explain(&snapshot.policy, &question);
     match answer.reason {

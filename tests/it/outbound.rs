@@ -17,6 +17,7 @@ mod follow_ups;
 mod headers;
 mod local_oidc;
 mod paths;
+mod upstreams;
 
 /// An endpoint of the embedded workspace that tells what arrived.
 const ECHO: &str = "/api/2.0/embedded/echo";
