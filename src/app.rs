@@ -315,7 +315,7 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in compile::warnings(&snapshot.policy) {
+    for warning in compile::warnings(&snapshot.policy, &proxy.upstreams) {
         tracing::warn!(%warning, "policy");
     }
     if snapshot.policy.origin() == PolicyOrigin::Starter {

@@ -18,7 +18,6 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use tracing::level_filters::LevelFilter;
 
-use crate::domain::destination::{self, Upstreams};
 use crate::domain::identity::{ClientId, Origin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
@@ -43,6 +42,7 @@ pub mod words;
 pub mod yaml;
 
 use limits::Limits;
+use upstreams::Upstream;
 use words::{
     Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
     UserMode,
@@ -236,23 +236,6 @@ pub struct Outbound {
     pub upstreams: Vec<Upstream>,
 }
 
-impl Outbound {
-    /// The further hosts, as calls are led to them.
-    pub fn destinations(&self) -> Upstreams {
-        let reached = self.upstreams.iter().map(|u| Arc::clone(&u.reached));
-        Upstreams::new(reached.collect())
-    }
-}
-
-/// One of `outbound.upstreams`.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    /// Name, app and origin.
-    pub reached: Arc<destination::Upstream>,
-    /// Roots trusted for it besides the public ones; `None` = those of the workspace.
-    pub ca_file: Option<PathBuf>,
-}
-
 /// `outbound.local_client`.
 #[derive(Debug, Clone)]
 pub struct LocalClient {
@@ -342,9 +325,6 @@ impl Config {
             PolicyOrigin::Starter => "starter policy".to_owned(),
         };
         let ceiling = self.users.scopes.as_ref();
-        let upstreams: Vec<String> = { self.outbound.upstreams.iter() }
-            .map(|u| format!("{} = {}", u.reached.prefix(), u.reached.origin))
-            .collect();
         vec![
             (
                 "config",
@@ -356,14 +336,7 @@ impl Config {
             ("inbound", self.inbound.listen.to_string()),
             ("agent", self.inbound.agent.to_string()),
             ("outbound", self.outbound.listen.to_string()),
-            (
-                "upstreams",
-                if upstreams.is_empty() {
-                    "none".to_owned()
-                } else {
-                    upstreams.join(" ")
-                },
-            ),
+            ("upstreams", upstreams::summary(&self.outbound.upstreams)),
             ("admin", self.admin.listen.to_string()),
             ("user", format!("{:?}", self.inbound.user).to_lowercase()),
             ("audiences", self.users.audiences.join(" ")),

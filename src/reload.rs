@@ -98,7 +98,7 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                for warning in compile::warnings(&policy) {
+                for warning in compile::warnings(&policy, &config.outbound.destinations()) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();

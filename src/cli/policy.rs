@@ -48,7 +48,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let warnings = compile::warnings(&policy);
+    let warnings = compile::warnings(&policy, &config.outbound.destinations());
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
             json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})

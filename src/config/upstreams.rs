@@ -2,19 +2,49 @@
 //!
 //! Messages never quote an address: it may come from a variable. Read `domain/destination.rs` next.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::uri::Authority;
 
-use super::Upstream;
+use super::Outbound;
 use super::check::Checker;
 use super::raw::{List, RawUpstream};
 use super::read::Given;
-use crate::domain::destination::{self, UPSTREAM_NAME_CHARS_MAX};
+use crate::domain::destination::{self, UPSTREAM_NAME_CHARS_MAX, Upstreams};
 use crate::domain::identity::{Origin, is_loopback_host};
 
 const NAME_HINT: &str = "write 1 to 63 letters, digits and `-`";
 const URL_HINT: &str = "write https://HOST, such as https://mcp-tools-123.aws.databricksapps.com";
+
+/// One of `outbound.upstreams`.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Name, app and origin.
+    pub reached: Arc<destination::Upstream>,
+    /// Roots trusted for it besides the public ones; `None` = those of the workspace.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Outbound {
+    /// The further hosts, as calls are led to them.
+    pub fn destinations(&self) -> Upstreams {
+        let reached = self.upstreams.iter().map(|u| Arc::clone(&u.reached));
+        Upstreams::new(reached.collect())
+    }
+}
+
+/// What the start log and `check` say of them.
+pub fn summary(upstreams: &[Upstream]) -> String {
+    let told = { upstreams.iter() }
+        .map(|u| format!("{} = {}", u.reached.prefix(), u.reached.origin))
+        .collect::<Vec<_>>();
+    if told.is_empty() {
+        "none".to_owned()
+    } else {
+        told.join(" ")
+    }
+}
 
 /// Checks the list.
 pub fn check(

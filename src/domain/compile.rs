@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::ask::Resource;
 use super::catalog::{Catalog, Effect};
-use super::destination::UPSTREAM_MARK;
+use super::destination::{APP, UPSTREAM_MARK, Upstreams};
 use super::policy::index::Index;
 use super::policy::matcher::{Matcher, ResourceMatcher};
 use super::policy::{Policy, Route};
@@ -94,9 +95,9 @@ pub fn starter(catalog: Arc<Catalog>, presigned_allowed: bool) -> Policy {
 }
 
 /// What is allowed and probably not meant: told at start, by `check`, and never fatal.
-pub fn warnings(policy: &Policy) -> Vec<Problem> {
+pub fn warnings(policy: &Policy, upstreams: &Upstreams) -> Vec<Problem> {
     let mut seen: HashMap<String, &Route> = HashMap::new();
-    let mut found = Vec::new();
+    let mut found = unreached(policy, upstreams);
     for (index, route) in policy.routes().iter().enumerate() {
         let place = |message: String| {
             Problem::new(format!("routes[{index}] ({})", route.name), message).at(route.line)
@@ -108,6 +109,16 @@ pub fn warnings(policy: &Policy) -> Vec<Problem> {
                     earlier.name
                 ))
                 .hint("remove one of the two"),
+            );
+        }
+        if route.run_as != RunAs::Deny
+            && route.on.operations.is_none()
+            && let Some(app) = route.on.resource.as_ref().filter(|r| *r.kind == *APP)
+            && !upstreams.iter().any(|u| app.matches(&u.resource()))
+        {
+            found.push(
+                place("names no upstream, so only the app's description can be asked for".into())
+                    .hint("add the app to outbound.upstreams"),
             );
         }
         if route.run_as == RunAs::User
@@ -125,6 +136,32 @@ pub fn warnings(policy: &Policy) -> Vec<Problem> {
         }
     }
     found
+}
+
+/// Upstreams that every call to is denied.
+fn unreached(policy: &Policy, upstreams: &Upstreams) -> Vec<Problem> {
+    let allows = |route: &Arc<Route>, app: &Resource<'_>| {
+        let named = route
+            .on
+            .resource
+            .as_ref()
+            .filter(|_| route.on.operations.is_none());
+        route.run_as != RunAs::Deny && named.is_some_and(|named| named.matches(app))
+    };
+    let denied = upstreams.iter().filter(|u| {
+        !policy
+            .routes()
+            .iter()
+            .any(|route| allows(route, &u.resource()))
+    });
+    let warn = |name: &str, app: &str| {
+        Problem::new(
+            "outbound.upstreams",
+            format!("no route lets anybody reach `{name}`"),
+        )
+        .hint(format!("add a route with `resource: {APP}/{app}`"))
+    };
+    denied.map(|u| warn(&u.name, &u.app)).collect()
 }
 
 struct Compiler<'a> {
@@ -432,7 +469,7 @@ mod tests {
             source(|s| s.operation = Some("mlflow.*".into())),
         ];
         let policy = compile(&twice, catalog, false).unwrap();
-        let text = warnings(&policy)
+        let text = warnings(&policy, &Upstreams::default())
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()

@@ -36,6 +36,14 @@ impl Upstream {
     pub fn prefix(&self) -> String {
         format!("{UPSTREAM_MARK}{}", self.name)
     }
+
+    /// What every call to it touches, whatever the call.
+    pub fn resource(&self) -> Resource<'_> {
+        Resource {
+            kind: APP,
+            id: Cow::Borrowed(&self.app),
+        }
+    }
 }
 
 /// Where a call goes.
@@ -124,14 +132,11 @@ impl Destination {
         }
     }
 
-    /// What every call that goes there touches: an upstream is its app, whatever the call.
+    /// What every call that goes there touches; in the workspace that is for the catalogue to say.
     pub fn resource(&self) -> Option<Resource<'_>> {
         match self {
             Self::Workspace => None,
-            Self::Upstream(upstream) => Some(Resource {
-                kind: APP,
-                id: Cow::Borrowed(&upstream.app),
-            }),
+            Self::Upstream(upstream) => Some(upstream.resource()),
         }
     }
 
@@ -161,7 +166,9 @@ mod tests {
 
     fn read(raw: &str) -> Result<String, DestinationFault> {
         let (destination, path) = upstreams(&["tools", "tools-2"]).read(raw)?;
-        let place = destination.resource().map_or("workspace".into(), |r| r.id);
+        let place = destination
+            .resource()
+            .map_or(Cow::Borrowed("workspace"), |r| r.id);
         assert_eq!(destination.as_asked(&path), raw);
         Ok(format!("{place} {}", path.as_str()))
     }

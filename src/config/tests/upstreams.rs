@@ -1,6 +1,7 @@
 //! `outbound.upstreams`: what is accepted, and the exact answer to what is not.
 
 use super::*;
+use crate::config::upstreams::Upstream;
 
 fn one(text: &str) -> Upstream {
     let config = good(&format!("outbound: {{upstreams: [{text}]}}\n"));

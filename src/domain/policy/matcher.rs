@@ -132,7 +132,8 @@ impl Matcher {
 }
 
 impl ResourceMatcher {
-    fn matches(&self, given: &Resource<'_>) -> bool {
+    /// Whether this very thing is meant.
+    pub(in crate::domain) fn matches(&self, given: &Resource<'_>) -> bool {
         *self.kind == *given.kind
             && if self.prefix {
                 given.id.starts_with(&self.id)

@@ -130,10 +130,12 @@ impl Agent {
             tokio::spawn(stop.run_until_cancelled_owned(async move {
                 match tls {
                     None => agent.serve(stream).await,
-                    Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => agent.serve(stream).await,
-                        Err(_) => {} // the peer does not trust it
-                    },
+                    Some(tls) => {
+                        // Otherwise the peer does not trust it.
+                        if let Ok(stream) = tls.accept(stream).await {
+                            agent.serve(stream).await;
+                        }
+                    }
                 }
             }));
         }

@@ -1,6 +1,7 @@
 //! Calls to upstreams: decided by routes for their app and by nothing else.
 
 use super::*;
+use crate::domain::compile::warnings;
 use crate::domain::destination::{Upstream, Upstreams};
 use crate::domain::identity::Origin;
 
@@ -140,6 +141,34 @@ fn who_may_enter_an_app_need_not_hold_any_scope() {
         r.scope = Some("genie".into());
     });
     assert!(!needs_none(&[sql(), scoped]));
+}
+
+#[test]
+fn upstreams_without_routes_and_routes_without_upstreams_are_warned_of() {
+    let told = |routes: &[RouteSource]| {
+        let found = warnings(&policy(routes), &configured());
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let reached = on_resource("tools", RunAs::App, "app/tools-*");
+    assert_eq!(told(std::slice::from_ref(&reached)), [""; 0]);
+    let unreached = "outbound.upstreams: no route lets anybody reach `tools` (add a route with `resource: app/tools-app`)";
+    assert_eq!(told(&[]), [unreached]);
+    let denied = on_resource("tools", RunAs::Deny, "app/tools-app");
+    assert_eq!(told(&[denied]), [unreached]);
+    let stray = on_resource("stray", RunAs::App, "app/strays");
+    assert_eq!(
+        told(&[reached, stray]),
+        [
+            "routes[1] (stray): names no upstream, so only the app's description can be asked for (add the app to \
+             outbound.upstreams)"
+        ]
+    );
+}
+
+#[test]
+fn what_the_app_credential_is_tried_with_is_what_calls_to_an_app_ask_for() {
+    let policy = policy(&[on_resource("tools", RunAs::App, "app/tools-app")]);
+    assert_eq!(policy.first_app_scope(), Scope::parse("all-apis"));
 }
 
 #[test]
