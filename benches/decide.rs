@@ -10,12 +10,12 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use serde_json::{Value, json};
-use valetkey::domain::ask::{self, Call, CallerView, FollowUpView};
+use valetkey::domain::ask::{self, Call, CallerView, FollowUpView, Partition, touch};
 use valetkey::domain::audit::chain::Chain;
 use valetkey::domain::audit::{self, Decision, Event, Identity, Record, Text};
 use valetkey::domain::catalog::Catalog;
 use valetkey::domain::clock::{Clock, SystemClock, Timestamp};
-use valetkey::domain::compile::compile;
+use valetkey::domain::compile::{Settings, compile};
 use valetkey::domain::destination::Destination;
 use valetkey::domain::identity::UserId;
 use valetkey::domain::jwks::KeySet;
@@ -54,6 +54,8 @@ fn empty(name: &str, run_as: RunAs) -> RouteSource {
         methods: Vec::new(),
         path: None,
         body: BTreeMap::new(),
+        tools: Vec::new(),
+        effect: None,
         run_as,
         scope: None,
     }
@@ -154,13 +156,21 @@ fn decisions(c: &mut Criterion) {
     let catalog = Catalog::built_in().expect("the catalogue");
     let (subject, scopes) = (subject(), ScopeSet::parse(SCOPES.split(' ')));
     for count in [10, 1_000, 10_000] {
-        let policy = compile(&routes(count), Arc::clone(&catalog), false).expect("a policy");
+        let policy =
+            compile(&routes(count), Arc::clone(&catalog), Settings::default()).expect("a policy");
         let mut group = c.benchmark_group(format!("decide/{count}"));
         for case in cases(count) {
             let operation = catalog.find(&case.method, &case.path);
             let body = case.body.as_ref();
-            let resources = operation.map_or_else(Vec::new, |(_, o)| {
-                ask::resources(o, &case.path, None, body, &FollowUpView::None).expect("one reading")
+            let headers = http::HeaderMap::new();
+            let touches = operation.map_or_else(Vec::new, |(_, o)| {
+                let request = ask::Request {
+                    path: &case.path,
+                    query: None,
+                    headers: &headers,
+                    body,
+                };
+                touch::touches(o, &request, &FollowUpView::None).expect("one reading")
             });
             let call = Call {
                 method: &case.method,
@@ -172,8 +182,10 @@ fn decisions(c: &mut Criterion) {
                     scopes: &scopes,
                 },
                 operation,
-                resources: &resources,
+                touches: &touches,
                 follow_up: &FollowUpView::None,
+                partition: Partition::None,
+                now: Timestamp::UNIX_EPOCH,
             };
             assert_eq!(
                 decide(&policy, &call).is_ok(),
@@ -199,8 +211,15 @@ fn whole(policy: &Policy, subject: &UserId, scopes: &ScopeSet) -> bool {
         .expect("a path");
     let operation = policy.catalog().find(&method, &path);
     let _ = policy.reads_body(&method, &path, operation.map(|(_, o)| &**o));
-    let resources = operation.map_or_else(Vec::new, |(_, o)| {
-        ask::resources(o, &path, None, None, &FollowUpView::None).expect("one reading")
+    let headers = http::HeaderMap::new();
+    let touches = operation.map_or_else(Vec::new, |(_, o)| {
+        let request = ask::Request {
+            path: &path,
+            query: None,
+            headers: &headers,
+            body: None,
+        };
+        touch::touches(o, &request, &FollowUpView::None).expect("one reading")
     });
     let call = Call {
         method: &method,
@@ -209,8 +228,10 @@ fn whole(policy: &Policy, subject: &UserId, scopes: &ScopeSet) -> bool {
         body: None,
         caller: CallerView::User { subject, scopes },
         operation,
-        resources: &resources,
+        touches: &touches,
         follow_up: &FollowUpView::None,
+        partition: Partition::None,
+        now: Timestamp::UNIX_EPOCH,
     };
     decide(policy, &call).is_ok()
 }

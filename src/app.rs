@@ -18,6 +18,7 @@ use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
 use crate::domain::compile;
+use crate::domain::lint;
 use crate::domain::policy::Policy;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
@@ -63,11 +64,17 @@ pub struct App {
 /// Every mistake in it, with the file.
 pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     let catalog = Catalog::built_in()?;
-    let presigned = config.outbound.presigned == Presigned::Allow;
+    let settings = compile::Settings {
+        origin: config.policy_origin,
+        presigned_allowed: config.outbound.presigned == Presigned::Allow,
+        observe_until: config.observe_until,
+    };
     match config.policy_origin {
-        PolicyOrigin::Starter => Ok(compile::starter(catalog, presigned)),
-        PolicyOrigin::Routes => compile::compile(&config.routes, catalog, presigned)
-            .map_err(|problems| in_file(problems, config.source.as_deref())),
+        PolicyOrigin::Starter => Ok(compile::starter(catalog, settings)),
+        PolicyOrigin::Routes | PolicyOrigin::Bundle => {
+            compile::compile(&config.routes, catalog, settings)
+                .map_err(|problems| in_file(problems, config.source.as_deref()))
+        }
     }
 }
 
@@ -129,6 +136,7 @@ impl App {
                 cut: CancellationToken::new(),
             },
             doors,
+            clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
             upstreams: config.outbound.destinations(),
             agent,
@@ -315,8 +323,11 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in compile::warnings(&snapshot.policy, &proxy.upstreams) {
+    for warning in lint::warnings(&snapshot.policy, &proxy.upstreams) {
         tracing::warn!(%warning, "policy");
+    }
+    if let Some(until) = snapshot.policy.observed_until() {
+        tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }
     if snapshot.policy.origin() == PolicyOrigin::Starter {
         tracing::warn!(
@@ -328,10 +339,7 @@ fn note_start(proxy: &Proxy) {
 /// A record that says which policy is, or is not, in force.
 pub fn policy_record(event: Event, origin: PolicyOrigin) -> Record {
     let mut record = Record::new(event);
-    record.reason = Some(Text::Fixed(match origin {
-        PolicyOrigin::Routes => "routes",
-        PolicyOrigin::Starter => "starter",
-    }));
+    record.reason = Some(Text::Fixed(origin.as_str()));
     record
 }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use tracing::level_filters::LevelFilter;
 
+use crate::domain::clock::Timestamp;
 use crate::domain::identity::{ClientId, Origin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
@@ -127,6 +128,8 @@ pub struct Config {
     pub routes: Vec<RouteSource>,
     /// Whether the routes are the user's or the starter policy is to be used.
     pub policy_origin: PolicyOrigin,
+    /// Until when would-be denials are only recorded (`mode: observe`).
+    pub observe_until: Option<Timestamp>,
     /// The audit log.
     pub audit: Audit,
     /// Metrics, health, status.
@@ -322,7 +325,12 @@ impl Config {
         let app = self.app.client_id.as_ref();
         let policy = match self.policy_origin {
             PolicyOrigin::Routes => format!("{} routes", self.routes.len()),
+            PolicyOrigin::Bundle => format!("{} routes of the bundle", self.routes.len()),
             PolicyOrigin::Starter => "starter policy".to_owned(),
+        };
+        let policy = match self.observe_until {
+            Some(until) => format!("{policy}, observed until {until}"),
+            None => policy,
         };
         let ceiling = self.users.scopes.as_ref();
         vec![

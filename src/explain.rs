@@ -2,14 +2,19 @@
 //!
 //! A test feeds both the same thousands of requests. `cli.rs` prints the answer; `proxy/outbound.rs` is the live path.
 
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
-use crate::domain::ask::{self, Call, CallerView, FollowUpView};
+use crate::domain::ask::{
+    self, Bound, Call, CallerView, FollowUpView, Owner, Partition, Request, ResourceId, Touch,
+    touch,
+};
 use crate::domain::catalog::Operation;
+use crate::domain::clock::Timestamp;
 use crate::domain::destination::{Destination, DestinationFault, Upstreams};
 use crate::domain::identity::UserId;
 use crate::domain::path::CanonicalPath;
+use crate::domain::policy::nearest::{Nearest, nearest};
 use crate::domain::policy::{DenyReason, Policy, Route, decide};
 use crate::domain::scope::ScopeSet;
 use crate::domain::strict_json;
@@ -36,10 +41,18 @@ pub struct Question<'a> {
     pub target: &'a str,
     /// The body's bytes; `None` or empty when there is none.
     pub body: Option<&'a [u8]>,
+    /// The headers that decide: of the table that OTLP writes to, of MCP.
+    pub headers: &'a HeaderMap,
+    /// What an id that an earlier answer gave out stands for; `None` = not known to the sidecar.
+    pub bound: Option<ResourceId>,
+    /// Whether a partition that the call names is somebody else's.
+    pub foreign_partition: bool,
     /// For `o=` and `w=` in the query.
     pub workspace_id: Option<&'a str>,
     /// Where `/@NAME/` leads.
     pub upstreams: &'a Upstreams,
+    /// The moment of the call: an observed policy ends at its date.
+    pub now: Timestamp,
 }
 
 /// What the sidecar would do.
@@ -55,8 +68,12 @@ pub struct Answer {
     pub route_text: Option<String>,
     /// The operation of the catalogue.
     pub operation: Option<String>,
-    /// `type/id` of each resource.
+    /// What it touches: `type/id`, its second name, the MCP tool.
     pub resources: Vec<String>,
+    /// The reason of a refusal that an observed policy does not make.
+    pub would_deny: Option<&'static str>,
+    /// The route that comes nearest without matching, and what would have to change.
+    pub nearest: Option<String>,
     /// The scope that the call needs.
     pub scope: Option<String>,
     /// The stable reason of a refusal.
@@ -65,7 +82,7 @@ pub struct Answer {
     pub text: String,
 }
 
-/// Explains one call. Follow-up ids (statements, conversations) are taken as the caller's own but unknown to the sidecar.
+/// Explains one call. A follow-up id (statement, conversation) is taken as the caller's own.
 pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
     let (path, query) = question
         .target
@@ -92,19 +109,20 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
         let operation = destination.operation(policy.catalog(), question.method, &path);
         let at = (&destination, &path);
         let body = read_body(policy, question, at, operation.map(|(_, o)| &**o))?;
-        let follow_up = operation
-            .and_then(|(_, o)| ask::follow_up_id(o, &path))
-            .map_or(FollowUpView::None, |_| FollowUpView::Unknown);
-        let resources = operation.map_or_else(
-            || Ok(destination.resource().into_iter().collect()),
-            |(_, o)| ask::resources(o, &path, query, body.as_ref(), &follow_up),
-        );
-        let resources = resources.map_err(|fault| ("bad_request", fault.to_string()))?;
+        let request = Request {
+            path: &path,
+            query,
+            headers: question.headers,
+            body: body.as_ref(),
+        };
         let somebody = UserId::parse("somebody").ok();
         let caller = match (question.caller, &somebody) {
             (As::User(scopes), Some(subject)) => CallerView::User { subject, scopes },
             (As::User(_) | As::App, _) => CallerView::App,
         };
+        let (follow_up, partition) = views(question, caller, operation, &request)?;
+        let touches = destination.touches(operation.map(|(_, o)| &**o), &request, &follow_up);
+        let touches = touches.map_err(|fault| ("bad_request", fault.to_string()))?;
         let call = Call {
             method: question.method,
             destination: &destination,
@@ -112,12 +130,78 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             body: body.as_ref(),
             caller,
             operation,
-            resources: &resources,
+            touches: &touches,
             follow_up: &follow_up,
+            partition,
+            now: question.now,
         };
         Ok(judged(policy, &call))
     });
     answer.unwrap_or_else(|(reason, text)| Answer::refused(reason, text))
+}
+
+/// What the sidecar would know of the ids that the call names.
+fn views(
+    question: &Question<'_>,
+    caller: CallerView<'_>,
+    operation: Option<(usize, &std::sync::Arc<Operation>)>,
+    request: &Request<'_>,
+) -> Result<(FollowUpView, Partition), Refused> {
+    let Some((_, operation)) = operation else {
+        return Ok((FollowUpView::None, Partition::None));
+    };
+    let refused = |fault: ask::AskFault| ("bad_request", fault.to_string());
+    let named = touch::follow_up_id(operation, request).map_err(refused)?;
+    let owner = match caller {
+        CallerView::App => Owner::App,
+        CallerView::User { subject, .. } => Owner::User(subject.clone()),
+    };
+    let follow_up = match (named, &question.bound) {
+        (None, _) => FollowUpView::None,
+        (Some(_), None) => FollowUpView::Unknown,
+        (Some(_), Some(resource)) => FollowUpView::Bound(Bound {
+            owner,
+            resource: Some(resource.clone()),
+        }),
+    };
+    let partition = match touch::partition(operation, request).map_err(refused)? {
+        None => Partition::None,
+        Some(_) if question.foreign_partition => Partition::Foreign,
+        Some(_) => Partition::Own,
+    };
+    Ok((follow_up, partition))
+}
+
+/// Headers written as `NAME=VALUE`.
+///
+/// # Errors
+/// A sentence that names the first which is none.
+pub fn headers(written: &[String]) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for text in written {
+        let pair = text.split_once('=').and_then(|(name, value)| {
+            let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+            Some((name, HeaderValue::from_str(value.trim()).ok()?))
+        });
+        let (name, value) = pair.ok_or_else(|| format!("`{text}` is no NAME=VALUE"))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}
+
+/// A resource written as `TYPE/ID`.
+///
+/// # Errors
+/// A sentence that says so where it is none.
+pub fn bound(written: &str) -> Result<ResourceId, String> {
+    let halves = written
+        .split_once('/')
+        .filter(|(kind, id)| !kind.is_empty() && !id.is_empty());
+    let (kind, id) = halves.ok_or_else(|| format!("`{written}` is no TYPE/ID"))?;
+    Ok(ResourceId {
+        kind: kind.into(),
+        id: id.into(),
+    })
 }
 
 /// A refusal before any decision: its reason, and the text for people.
@@ -136,10 +220,9 @@ fn read_body(
             policy.reads_body(method, path, operation),
             policy.body_members(path),
         ),
-        Destination::Upstream(upstream) => (
-            policy.reads_upstream_body(method, &upstream.app),
-            Vec::new(),
-        ),
+        Destination::Upstream(upstream) => {
+            (policy.reads_upstream_body(method, upstream), Vec::new())
+        }
     };
     if !decides {
         return Ok(None);
@@ -168,13 +251,23 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
     let answer = match &decision {
         Ok(grant) => {
             let identity = grant.identity().as_str();
-            let scope = grant.scope().map(ToString::to_string);
+            let would_deny = grant.would_deny();
+            let text = would_deny.map_or_else(
+                || format!("runs as the {identity}"),
+                |reason| {
+                    format!(
+                        "runs as the {identity}, because the policy is merely observed; enforced it would be refused: {}",
+                        remedy(reason)
+                    )
+                },
+            );
             Answer {
                 allowed: true,
                 identity,
-                scope,
+                scope: grant.scope().map(ToString::to_string),
+                would_deny: would_deny.map(DenyReason::code),
                 reason: None,
-                ..Answer::refused("", format!("runs as the {identity}"))
+                ..Answer::refused("", text)
             }
         }
         Err(denial) => Answer {
@@ -186,13 +279,30 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
         route: route.map(|route| route.name.to_string()),
         route_text: route.map(place),
         operation: call.operation.map(|(_, o)| o.id.to_string()),
-        resources: call
-            .resources
-            .iter()
-            .map(|r| format!("{}/{}", r.kind, r.id))
-            .collect(),
+        resources: call.touches.iter().map(touched).collect(),
+        nearest: nearest(policy, call, route).as_ref().map(loser),
         ..answer
     }
+}
+
+/// A touched thing with both its names, and the tool that is called.
+fn touched(touch: &Touch<'_>) -> String {
+    let names: Vec<String> = { touch.names() }
+        .map(|r| format!("{}/{}", r.kind, r.id))
+        .collect();
+    let said = touch.message.and_then(|m| m.tool.or(m.method));
+    let said = said.map_or_else(String::new, |said| format!(" ({said})"));
+    format!("{}{said}", names.join(" = "))
+}
+
+fn loser(nearest: &Nearest) -> String {
+    let Nearest { route, .. } = nearest;
+    let what = nearest.differences();
+    format!(
+        "{} ({}); it would match but for {what}",
+        route.name,
+        place(route)
+    )
 }
 
 impl Answer {
@@ -204,6 +314,8 @@ impl Answer {
             route_text: None,
             operation: None,
             resources: Vec::new(),
+            nearest: None,
+            would_deny: None,
             scope: None,
             reason: Some(reason),
             text,
@@ -219,6 +331,8 @@ impl Answer {
             "route_text": self.route_text,
             "operation": self.operation,
             "resources": self.resources,
+            "nearest": self.nearest,
+            "would_deny": self.would_deny,
             "scope": self.scope,
             "reason": self.reason,
             "text": self.text,
@@ -252,9 +366,12 @@ fn remedy(reason: DenyReason) -> &'static str {
             "the catalogue does not know the path; add `scope:` to the route"
         }
         DenyReason::ResourcesDisagree => "all resources of one call must run as the same identity",
+        DenyReason::PartitionForeign => {
+            "the call names a partition that is not the verified user's; take its name from the user's own token"
+        }
         DenyReason::FollowUpForeign => "the id was created by somebody else's call",
         DenyReason::FollowUpUnknown => {
-            "the id was not created through this sidecar and the call would run as the app"
+            "the id was not created through this sidecar, so what it stands for is not known; a route that names the operation `as: user` lets the workspace decide"
         }
         DenyReason::Presigned => {
             "the call hands out storage URLs that bypass the sidecar; set outbound.presigned: allow if that is meant"

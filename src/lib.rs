@@ -54,6 +54,8 @@
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].
 //! - Statuses are chosen for SDKs that repeat 429 and 503 for five minutes: [`proxy::error`].
+//! - The workspace's own refusals pass as they are, with a header that says which plane is missing: [`domain::missing`]; nothing of
+//!   their text is repeated: [`domain::platform_refusal`].
 //! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].
 
@@ -69,7 +71,11 @@ pub mod domain {
     pub mod headers; //        header maps: take, strip, set, attach
     pub mod identity; //       users, clients, the workspace's origin
     pub mod jwks; //           the issuer's keys, filtered
+    pub mod lint; //           what a policy probably does not mean
+    pub mod mcp; //            JSON-RPC: methods and tools
+    pub mod missing; //        which plane a refused call lacks
     pub mod path; //           the one reading of a path
+    pub mod platform_refusal; // what the workspace's own refusal says
     pub mod policy; //         the one decision
     pub mod problem; //        a mistake with its place and remedy
     pub mod route; //          routes as written
@@ -98,6 +104,7 @@ pub mod runtime {
     pub mod keyed_flight; //   single flight per key, bounded
     pub mod listener; //       bind, accept, serve, drain
     pub mod metrics; //        Prometheus, typed
+    pub mod seen_scopes; //    what tokens of a client have carried
     pub mod session; //        local stand-ins for users and the app
     pub mod session_jwt; //    session tokens as JWTs
     pub mod single_flight; //  one fetch for any number of callers

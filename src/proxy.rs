@@ -19,6 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
+use crate::domain::clock::Clock;
 use crate::domain::destination::Upstreams;
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::Origin;
@@ -40,15 +41,18 @@ use self::local_oidc::LocalOidc;
 use self::record::{RequestRecord, Sinks};
 
 pub mod admin;
+pub mod answered;
 pub mod body;
 pub mod error;
 pub mod inbound;
 pub mod local_oidc;
 pub mod outbound;
-pub mod place;
+pub mod partition;
 pub mod record;
+pub mod refusal;
 pub mod sending;
 pub mod tap;
+pub mod target;
 
 /// Whether a request needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +87,11 @@ impl Snapshot {
             user_scopes,
             version,
         }
+    }
+
+    /// What the app declares for its users, as far as the configuration says: the ceiling, which has no use beyond that.
+    pub fn declared(&self) -> Option<&ScopeSet> {
+        self.ceiling.as_ref()
     }
 
     /// What of these scopes a session may hold.
@@ -129,6 +138,8 @@ pub struct Proxy {
     pub sinks: Sinks,
     /// The ways that real credentials go: to the workspace and to the upstreams.
     pub doors: Doors,
+    /// The time of day: an observed policy ends at its date.
+    pub clock: Arc<dyn Clock>,
     /// Where the workspace is, for `Location` headers and `/status`.
     pub workspace_origin: Origin,
     /// `outbound.upstreams`.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{compile_policy, policy_record};
 use crate::config::{Config, Env, LoadOptions, Users};
 use crate::domain::audit::{Event, Text};
-use crate::domain::compile;
+use crate::domain::lint;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
 use crate::domain::secret::Digest;
@@ -98,7 +98,7 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                for warning in compile::warnings(&policy, &config.outbound.destinations()) {
+                for warning in lint::warnings(&policy, &config.outbound.destinations()) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();

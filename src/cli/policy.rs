@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::app::compile_policy;
 use crate::config::{Config, Env};
-use crate::domain::compile;
+use crate::domain::clock::{Clock as _, SystemClock};
+use crate::domain::lint;
 use crate::domain::policy::Policy;
 use crate::domain::route::PolicyOrigin;
 use crate::domain::scope::ScopeSet;
@@ -37,6 +38,12 @@ pub struct Explain {
     /// The body, for calls whose resource is in it; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
+    /// A header that decides, such as X-Databricks-UC-Table-Name=main.ops.spans; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    header: Vec<String>,
+    /// What an id that an earlier answer gave out stands for, such as sql_warehouse/1234abcd
+    #[arg(long, value_name = "TYPE/ID")]
+    bound: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -48,7 +55,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let warnings = compile::warnings(&policy, &config.outbound.destinations());
+    let warnings = lint::warnings(&policy, &config.outbound.destinations());
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
             json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
@@ -92,7 +99,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
     }
     text.push_str(&table(&rows));
     text.push_str(match policy.origin() {
-        PolicyOrigin::Routes => "everything else is denied\n",
+        PolicyOrigin::Routes | PolicyOrigin::Bundle => "everything else is denied\n",
         PolicyOrigin::Starter => "no routes are configured: this is the built-in starter policy; operations of admin effect and unknown paths are denied\n",
     });
     for warning in warnings {
@@ -119,10 +126,22 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
     } else {
         As::User(session_scopes(&config, arguments.scopes.as_deref()))
     };
+    let headers = match explain::headers(&arguments.header) {
+        Ok(headers) => headers,
+        Err(message) => return complain(&message, exit::USAGE),
+    };
+    let bound = match arguments.bound.as_deref().map(explain::bound).transpose() {
+        Ok(bound) => bound,
+        Err(message) => return complain(&message, exit::USAGE),
+    };
     let question = Question {
         caller: &caller,
         method: &method,
         target: &arguments.path,
+        headers: &headers,
+        bound,
+        foreign_partition: false,
+        now: SystemClock.now(),
         body: body.as_deref(),
         workspace_id: config.workspace.workspace_id.as_deref(),
         upstreams: &config.outbound.destinations(),
@@ -208,5 +227,7 @@ fn words(answer: &Answer) -> String {
             .map(|(name, text)| format!("{name} ({text})")),
     );
     add("scope", answer.scope.clone());
+    add("would be", answer.would_deny.map(str::to_owned));
+    add("nearest", answer.nearest.clone());
     table(&rows)
 }

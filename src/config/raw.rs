@@ -11,8 +11,8 @@ use serde::Deserialize;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
-    Algorithm, AppScopes, AsWord, AuditSync, Exchange, LimitPer, LogFormat, Mode, OnFailure,
-    Presigned, SessionFormat, Switch, UserMode,
+    Algorithm, AppScopes, AsWord, AuditSync, EffectWord, Exchange, LimitPer, LogFormat, Mode,
+    OnFailure, Presigned, SessionFormat, Switch, UserMode,
 };
 
 /// A list whose entries have their own places.
@@ -36,9 +36,9 @@ pub struct RawConfig {
     pub bundle: Given<String>,
     /// The policy: the first match wins, nothing matches = denied. Left out: the starter policy.
     pub routes: List<RawRoute>,
-    /// Whether denials are real (`observe` comes with a later version).
+    /// Whether denials are real; observe lets would-be denials through as the caller's identity and records them. Default: enforce.
     pub mode: Given<Mode>,
-    /// Until when denials are only observed (a later version).
+    /// Until when denials are only observed: a date (UTC, that day included) or a moment; needed by `mode: observe`.
     pub observe_until: Given<String>,
     /// The audit log.
     pub audit: Given<RawAudit>,
@@ -195,8 +195,10 @@ pub struct RawRoute {
     pub run_as: Given<AsWord>,
     /// The scope a user call needs. Default: the catalogue's.
     pub scope: Given<String>,
-    /// Allowed MCP tools (a later version).
+    /// The MCP tools that may be called, on an `mcp/…` or `app/…` resource; the name behind `catalog__schema__` is enough.
     pub tools: List<String>,
+    /// The most that a matching call may do: read, or read and write. Default: write; operations of admin effect are named in full.
+    pub effect: Given<EffectWord>,
     /// A rate limit (a later version).
     pub limit: Given<RawRouteLimit>,
 }

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::domain::catalog::Effect;
 use crate::domain::route::RunAs;
 
 /// Whether a call to the agent needs a user token.
@@ -101,6 +102,25 @@ pub enum Mode {
     Enforce,
     /// Would-be denials pass and are recorded as such.
     Observe,
+}
+
+/// The most that a route lets a call do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectWord {
+    /// Looking only.
+    Read,
+    /// Looking, changing and running.
+    Write,
+}
+
+impl From<EffectWord> for Effect {
+    fn from(word: EffectWord) -> Self {
+        match word {
+            EffectWord::Read => Self::Read,
+            EffectWord::Write => Self::Write,
+        }
+    }
 }
 
 /// Whose calls a limit counts together.

@@ -111,6 +111,8 @@ pub enum Decision {
     Allow,
     /// The call was refused.
     Deny,
+    /// The call would have been refused, and went out because the policy is merely observed.
+    WouldDeny,
 }
 
 impl Decision {
@@ -119,6 +121,7 @@ impl Decision {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::WouldDeny => "would_deny",
         }
     }
 }

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::ask::Resource;
-use super::catalog::{Catalog, Operation};
+use super::ask::{AskFault, FollowUpView, Request, Resource, Touch, touch};
+use super::catalog::{APP, Catalog, Operation};
 use super::identity::Origin;
+use super::mcp;
 use super::path::{CanonicalPath, PathFault};
 
 /// The longest name of an upstream, in characters: what a label of a host name may have.
 pub const UPSTREAM_NAME_CHARS_MAX: usize = 63;
-/// The kind of resource that a call to an upstream touches.
-pub const APP: &str = "app";
 /// What the paths of upstreams begin with, and no path of the workspace does.
 pub const UPSTREAM_MARK: &str = "/@";
 
@@ -132,12 +131,37 @@ impl Destination {
         }
     }
 
-    /// What every call that goes there touches; in the workspace that is for the catalogue to say.
-    pub fn resource(&self) -> Option<Resource<'_>> {
-        match self {
-            Self::Workspace => None,
-            Self::Upstream(upstream) => Some(upstream.resource()),
+    /// What a call there touches: in the workspace that is for the catalogue to say; an upstream is its app, once for each
+    /// message of MCP where the body was read.
+    ///
+    /// # Errors
+    /// [`AskFault`] when a place that decides is missing or can be read in two ways.
+    pub fn touches<'a>(
+        &'a self,
+        operation: Option<&'a Operation>,
+        request: &Request<'a>,
+        follow_up: &'a FollowUpView,
+    ) -> Result<Vec<Touch<'a>>, AskFault> {
+        let upstream = match (self, operation) {
+            (Self::Workspace, None) => return Ok(Vec::new()),
+            (Self::Workspace, Some(operation)) => {
+                return touch::touches(operation, request, follow_up);
+            }
+            (Self::Upstream(upstream), _) => upstream,
+        };
+        let app = Touch {
+            resource: Some(upstream.resource()),
+            ..Touch::NOTHING
+        };
+        if request.body.is_none() {
+            return Ok(vec![app]);
         }
+        let messages = mcp::messages(request.body, request.headers)?;
+        let touches = messages.into_iter().map(|message| Touch {
+            message: Some(message),
+            ..app.clone()
+        });
+        Ok(touches.collect())
     }
 
     /// A path there, as the agent writes it.
@@ -166,9 +190,10 @@ mod tests {
 
     fn read(raw: &str) -> Result<String, DestinationFault> {
         let (destination, path) = upstreams(&["tools", "tools-2"]).read(raw)?;
-        let place = destination
-            .resource()
-            .map_or(Cow::Borrowed("workspace"), |r| r.id);
+        let place = match &destination {
+            Destination::Workspace => "workspace",
+            Destination::Upstream(upstream) => &*upstream.app,
+        };
         assert_eq!(destination.as_asked(&path), raw);
         Ok(format!("{place} {}", path.as_str()))
     }

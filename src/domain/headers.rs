@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use self::names::{HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_OUT, NEVER_OUT_PREFIXES, fold};
+use self::names::{
+    HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_BACK, NEVER_OUT, NEVER_OUT_PREFIXES, fold,
+};
 mod framing;
 mod names;
 
@@ -136,6 +138,8 @@ pub const IDENTITY_MARK: HeaderName = HeaderName::from_static("x-valetkey-identi
 pub const SCOPES: HeaderName = HeaderName::from_static("x-valetkey-scopes");
 /// The header that marks every refusal by the sidecar with its reason.
 pub const ERROR: HeaderName = HeaderName::from_static("x-valetkey-error");
+/// The header that says which plane a call lacks that the workspace itself refused.
+pub const MISSING: HeaderName = HeaderName::from_static("x-valetkey-missing");
 /// The request id, ours on the way in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -380,15 +384,8 @@ pub fn attach_credential(headers: &mut HeaderMap, mut credential: HeaderValue) {
 /// Cleans the answer of the workspace or an upstream for the agent: no hop-by-hop headers, no cookies (SECURITY R30), nothing that claims to be ours.
 pub fn clean_far_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    for name in [
-        "set-cookie",
-        "set-cookie2",
-        "alt-svc",
-        "authorization",
-        "proxy-authentication-info",
-        ERROR.as_str(),
-    ] {
-        headers.remove(name);
+    for name in NEVER_BACK {
+        headers.remove(*name);
     }
 }
 
@@ -396,6 +393,7 @@ pub fn clean_far_answer(headers: &mut HeaderMap) {
 pub fn clean_agent_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(ERROR);
+    headers.remove(MISSING);
 }
 
 #[cfg(test)]

@@ -10,15 +10,17 @@ use http::Method;
 
 use self::index::Index;
 use self::matcher::Matcher;
-use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Resource};
-use super::catalog::{Catalog, Operation};
-use super::destination::{APP, Destination};
+use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Partition, Touch};
+use super::catalog::{APP, Catalog, Effect, Operation};
+use super::clock::Timestamp;
+use super::destination::{Destination, Upstream};
 use super::path::CanonicalPath;
 use super::route::{PolicyOrigin, RunAs};
 use super::scope::{Scope, ScopeSet};
 
 pub(super) mod index;
-pub(super) mod matcher;
+pub mod matcher;
+pub mod nearest;
 
 /// The identity that a call runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum DenyReason {
     ScopeUnknown,
     /// The call touches several resources that routes give to different identities.
     ResourcesDisagree,
+    /// The call names a partition that is not the verified user's.
+    PartitionForeign,
     /// The statement or conversation was created by somebody else.
     FollowUpForeign,
     /// The statement or conversation is not known here, and the call would run as the app.
@@ -66,13 +70,14 @@ pub enum DenyReason {
 
 impl DenyReason {
     /// Every reason, for documentation and tests.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NoRoute,
         Self::RouteDenies,
         Self::UserRequired,
         Self::ScopeMissing,
         Self::ScopeUnknown,
         Self::ResourcesDisagree,
+        Self::PartitionForeign,
         Self::FollowUpForeign,
         Self::FollowUpUnknown,
         Self::Presigned,
@@ -88,10 +93,29 @@ impl DenyReason {
             Self::ScopeMissing => "scope_missing",
             Self::ScopeUnknown => "scope_unknown",
             Self::ResourcesDisagree => "resources_disagree",
+            Self::PartitionForeign => "partition_foreign",
             Self::FollowUpForeign => "follow_up_foreign",
             Self::FollowUpUnknown => "follow_up_unknown",
             Self::Presigned => "presigned_refused",
             Self::PathEscape => "path_escape",
+        }
+    }
+
+    /// Whether an observed policy lets the call through all the same: what the routes and scopes say is observed; what keeps
+    /// users apart, or keeps a call to one reading, holds always.
+    pub fn is_observable(self) -> bool {
+        match self {
+            Self::NoRoute
+            | Self::RouteDenies
+            | Self::UserRequired
+            | Self::ScopeMissing
+            | Self::ScopeUnknown
+            | Self::ResourcesDisagree => true,
+            Self::PartitionForeign
+            | Self::FollowUpForeign
+            | Self::FollowUpUnknown
+            | Self::Presigned
+            | Self::PathEscape => false,
         }
     }
 }
@@ -114,6 +138,7 @@ pub struct Grant {
     identity: Identity,
     scope: Option<Scope>,
     destination: Destination,
+    would_deny: Option<DenyReason>,
 }
 
 impl Grant {
@@ -135,6 +160,11 @@ impl Grant {
     /// The scope the call needs: what to ask the token endpoint for.
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
+    }
+
+    /// Why the call would have been refused, were the policy not merely observed.
+    pub fn would_deny(&self) -> Option<DenyReason> {
+        self.would_deny
     }
 }
 
@@ -159,7 +189,17 @@ pub struct Policy {
     pub(super) origin: PolicyOrigin,
     pub(super) routes: Vec<Arc<Route>>,
     pub(super) presigned_allowed: bool,
+    pub(super) observed: Option<Observed>,
     pub(super) index: Index,
+}
+
+/// `mode: observe`: until its date, would-be denials go through as whoever called, and are recorded as such.
+#[derive(Debug)]
+pub struct Observed {
+    /// From then on the policy is enforced.
+    pub until: Timestamp,
+    /// Stands for calls that no route matches.
+    pub(super) route: Arc<Route>,
 }
 
 impl Policy {
@@ -178,6 +218,11 @@ impl Policy {
         self.origin
     }
 
+    /// Until when the policy is merely observed.
+    pub fn observed_until(&self) -> Option<Timestamp> {
+        self.observed.as_ref().map(|observed| observed.until)
+    }
+
     /// Whether the body of such a request must be read before it can be decided.
     pub fn reads_body(
         &self,
@@ -188,11 +233,10 @@ impl Policy {
         operation.is_some_and(Operation::reads_body) || self.index.reads_body(method, path)
     }
 
-    /// Whether the body of a call to this upstream must be read before it can be decided: where a route for its app lists
-    /// tools. No route of this version can.
-    pub fn reads_upstream_body(&self, _method: &Method, _app: &str) -> bool {
-        // MCP: a POST to an app for which some route has `tools`.
-        false
+    /// Whether the body of a call to this upstream must be read before it can be decided: some route for its app lists tools.
+    pub fn reads_upstream_body(&self, method: &Method, upstream: &Upstream) -> bool {
+        *method == Method::POST && { self.index.lists_tools(&self.routes) }
+            .any(|route| route.on.names(&upstream.resource()))
     }
 
     /// The body members that raw routes for this path have conditions on: none of them may come in a second spelling.
@@ -219,11 +263,12 @@ impl Policy {
                 .operations()
                 .iter()
                 .enumerate()
+                .filter(|(_, operation)| operation.user_scope)
                 .filter(|(index, operation)| route.on.may_touch(*index, operation));
             let inherited: Vec<Scope> = if own.is_some() {
                 Vec::new()
             } else {
-                named.map(|(_, o)| o.scope.clone()).collect()
+                named.flat_map(|(_, o)| o.scopes().cloned()).collect()
             };
             own.into_iter().chain(inherited)
         }))
@@ -242,20 +287,16 @@ impl Policy {
         route.scope.clone().or_else(of_app).or_else(named)
     }
 
-    fn first(&self, call: &Call<'_>, resource: Option<&Resource<'_>>) -> Option<&Arc<Route>> {
-        self.index.first(&self.routes, call, resource)
+    fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
+        self.index.first(&self.routes, call, touch)
     }
 
     /// The oracle for tests: tries every route in order.
     #[cfg(test)]
-    pub(super) fn first_naive(
-        &self,
-        call: &Call<'_>,
-        resource: Option<&Resource<'_>>,
-    ) -> Option<&Arc<Route>> {
+    pub(super) fn first_naive(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
         self.routes
             .iter()
-            .find(|route| route.on.matches(call, resource))
+            .find(|route| route.on.matches(call, touch))
     }
 }
 
@@ -264,13 +305,26 @@ impl Route {
     pub fn describe(&self) -> String {
         self.on.describe()
     }
+
+    /// What the route matches.
+    pub fn matcher(&self) -> &Matcher {
+        &self.on
+    }
 }
 
-/// Decides one call: who it runs as, or why not.
+/// A call that touches nothing in particular is still one question.
+static NOTHING: [Touch<'static>; 1] = [Touch::NOTHING];
+
+/// Decides one call: who it runs as, or why not. A policy that is merely observed grants what it would refuse to whoever
+/// called, and says so in the grant.
 ///
 /// # Errors
 /// The [`Denial`]: the default of every path through this function.
 pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
+    judge(policy, call).or_else(|denial| observe(policy, call, denial))
+}
+
+fn judge(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
     let plain = |reason| Denial {
         reason,
         route: None,
@@ -286,14 +340,16 @@ pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
     {
         return Err(plain(DenyReason::Presigned));
     }
+    let touches = if call.touches.is_empty() {
+        &NOTHING
+    } else {
+        call.touches
+    };
     let mut grant: Option<Grant> = None;
-    let mut touched = call.resources.iter().map(Some);
-    // A call without resources is still one question.
-    let mut next = touched.next().or(Some(None));
-    while let Some(resource) = next {
+    for touch in touches {
         let route = policy
-            .first(call, resource)
-            .ok_or_else(|| plain(DenyReason::NoRoute))?;
+            .first(call, touch)
+            .ok_or_else(|| plain(unmatched(call)))?;
         let one = grant_by(route, call)?;
         match &grant {
             Some(earlier) if earlier.identity != one.identity => {
@@ -306,9 +362,38 @@ pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
             Some(_) => {}
             None => grant = Some(one),
         }
-        next = touched.next();
     }
     grant.ok_or_else(|| plain(DenyReason::NoRoute))
+}
+
+/// Why no route matches: what a follow-up id stands for decides, and may not be known here.
+fn unmatched(call: &Call<'_>) -> DenyReason {
+    let follows = call.operation.is_some_and(|(_, o)| o.follows_up());
+    if follows && *call.follow_up == FollowUpView::Unknown {
+        DenyReason::FollowUpUnknown
+    } else {
+        DenyReason::NoRoute
+    }
+}
+
+/// What hands out rights or credentials is never let through merely because the policy is observed.
+fn observe(policy: &Policy, call: &Call<'_>, denial: Denial) -> Result<Grant, Denial> {
+    let admin = { call.operation }.is_some_and(|(_, o)| o.effect == Effect::Admin);
+    match &policy.observed {
+        Some(observed) if call.now < observed.until && denial.reason.is_observable() && !admin => {
+            Ok(Grant {
+                route: denial.route.unwrap_or_else(|| Arc::clone(&observed.route)),
+                identity: match call.caller {
+                    CallerView::App => Identity::App,
+                    CallerView::User { .. } => Identity::User,
+                },
+                scope: call.operation.map(|(_, o)| o.scope.clone()),
+                destination: call.destination.clone(),
+                would_deny: Some(denial.reason),
+            })
+        }
+        Some(_) | None => Err(denial),
+    }
 }
 
 /// What one route says of the call.
@@ -324,33 +409,43 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         (RunAs::User | RunAs::Caller, CallerView::User { .. }) => Identity::User,
         (RunAs::User, CallerView::App) => return Err(deny(DenyReason::UserRequired, None)),
     };
+    let operation = call.operation.map(|(_, operation)| operation);
     let scope = route
         .scope
         .as_ref()
-        .or_else(|| call.operation.map(|(_, operation)| &operation.scope));
+        .or_else(|| operation.map(|operation| &operation.scope));
     if let (Identity::User, CallerView::User { scopes, .. }) = (identity, call.caller) {
-        match scope {
+        let held = match (&route.scope, operation) {
+            (Some(needed), _) => scopes.covers(needed),
+            (None, Some(operation)) => operation.scopes().any(|needed| scopes.covers(needed)),
             // Whether a user may enter an app is for the app to say; scopes are those of the workspace's APIs (facts 1.4).
-            None if *call.destination != Destination::Workspace => {}
-            None => return Err(deny(DenyReason::ScopeUnknown, None)),
-            Some(needed) if !scopes.covers(needed) => {
-                return Err(deny(DenyReason::ScopeMissing, Some(needed)));
-            }
-            Some(_) => {}
+            (None, None) if *call.destination != Destination::Workspace => true,
+            (None, None) => return Err(deny(DenyReason::ScopeUnknown, None)),
+        };
+        if !held {
+            return Err(deny(DenyReason::ScopeMissing, scope));
         }
     }
     check_follow_up(identity, call).map_err(|reason| deny(reason, None))?;
+    if call.partition == Partition::Foreign {
+        return Err(deny(DenyReason::PartitionForeign, None));
+    }
     Ok(Grant {
         route: Arc::clone(route),
         identity,
         scope: scope.cloned(),
         destination: call.destination.clone(),
+        would_deny: None,
     })
 }
 
 /// A statement or conversation belongs to whoever got its id. Where the call runs as the user the workspace itself checks an
 /// id that is not known here; where it runs as the app nobody would.
 fn check_follow_up(identity: Identity, call: &Call<'_>) -> Result<(), DenyReason> {
+    let rule = { call.operation }.and_then(|(_, operation)| operation.follow_up.as_ref());
+    if rule.is_some_and(|follow_up| follow_up.shared) {
+        return Ok(());
+    }
     match (call.follow_up, identity, call.caller) {
         (FollowUpView::None, _, _) | (FollowUpView::Unknown, Identity::User, _) => Ok(()),
         (FollowUpView::Unknown, Identity::App, _) => Err(DenyReason::FollowUpUnknown),

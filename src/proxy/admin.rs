@@ -172,10 +172,6 @@ impl Admin {
         let snapshot = self.proxy.snapshot.load();
         let audit = self.proxy.sinks.audit.status();
         let keys = self.proxy.verifier.keys().status();
-        let origin = match snapshot.policy.origin() {
-            PolicyOrigin::Routes => "routes",
-            PolicyOrigin::Starter => "starter",
-        };
         let upstreams: Vec<Value> = { self.proxy.upstreams.iter() }
             .map(|u| json!({"name": &*u.name, "app": &*u.app, "url": u.origin.to_string(), "path": format!("{}/", u.prefix())}))
             .collect();
@@ -193,7 +189,8 @@ impl Admin {
             "upstreams": upstreams,
             "agent": agent_word(self.proxy.gate.state()),
             "policy": {
-                "origin": origin,
+                "origin": snapshot.policy.origin().as_str(),
+                "observed_until": snapshot.policy.observed_until().map(|until| until.to_string()),
                 "routes": snapshot.policy.routes().len(),
                 "loaded": snapshot.version,
                 "catalog": snapshot.policy.catalog().version(),

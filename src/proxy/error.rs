@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::domain::ask::AskFault;
 use crate::domain::destination::DestinationFault;
 use crate::domain::headers::{self, HeadFault};
+use crate::domain::policy::nearest::Nearest;
 use crate::domain::policy::{Denial, DenyReason};
 use crate::domain::token::fault::TokenFault;
 use crate::runtime::audit_writer::AuditUnavailable;
@@ -131,6 +132,8 @@ pub struct DeniedCall {
     pub resources: Vec<String>,
     /// `app` or `user`.
     pub caller: &'static str,
+    /// The route that came nearest, where none matched.
+    pub nearest: Option<Nearest>,
 }
 
 struct Row {
@@ -256,6 +259,7 @@ impl ProxyError {
                 | DenyReason::ScopeMissing
                 | DenyReason::ScopeUnknown
                 | DenyReason::ResourcesDisagree
+                | DenyReason::PartitionForeign
                 | DenyReason::FollowUpForeign
                 | DenyReason::FollowUpUnknown
                 | DenyReason::Presigned) => row(FORBIDDEN, reason.code(), Policy),
@@ -339,6 +343,10 @@ impl ProxyError {
         put(
             "route",
             denied.denial.route.as_ref().map(|r| r.name.to_string()),
+        );
+        put(
+            "nearest_route",
+            denied.nearest.as_ref().map(|n| n.route.name.to_string()),
         );
         put(
             "operation",

@@ -1,36 +1,36 @@
 //! The outbound story: the agent calls Databricks (PRODUCT 6, ARCHITECTURE 5.2).
 //!
-//! Read `serve` from top to bottom: who calls, where it leads, what it asks, as whom, the record, the credential, the call. Nothing leaves
-//! before its record is written, and the credential is attached last.
+//! Read `serve` from top to bottom: who calls, where it leads, what it asks, as whom, the record, the credential, the call.
+//! Nothing leaves before its record is written, and the credential is attached last.
 
 use std::sync::Arc;
 
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::domain::ask::{
-    self, Bound, Call, CallerView, FollowUpView, Owner, Resource, ResourceId,
+    self, Call, CallerView, Partition, Request as AskRequest, ResourceId, Touch, touch,
 };
 use crate::domain::catalog::Operation;
 use crate::domain::destination::Destination;
 use crate::domain::headers;
-use crate::domain::path::CanonicalPath;
-use crate::domain::policy::{self, Grant, decide};
+use crate::domain::policy::nearest::nearest;
+use crate::domain::policy::{self, DenyReason, Grant, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
-use crate::runtime::http_client::{Body, SendFault};
+use crate::runtime::http_client::Body;
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::OutboundParts;
 
+use super::answered::Answered;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
-use super::place::Place;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
-use super::{Proxy, Snapshot, tap};
+use super::target::Target;
+use super::{Proxy, Snapshot, partition, refusal};
 
 /// What a `Host` without a port means.
 const HTTP_PORT: u16 = 80;
@@ -64,74 +64,82 @@ async fn serve(
     headers::strip_hop_by_hop(&mut parts.headers);
     let caller = caller(proxy, &mut parts, record)?;
     let (destination, path) = proxy.upstreams.read(parts.uri.path())?;
+    let target = Target {
+        destination: &destination,
+        path: &path,
+    };
     if destination == Destination::Workspace {
         ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
             .map_err(ProxyError::from)?;
     }
     let operation = destination.operation(snapshot.policy.catalog(), &parts.method, &path);
-    let at = (&parts, &destination, &path);
-    let (mut outgoing, json) = read_body(proxy, &snapshot, at, operation, body, record).await?;
-    let follow_up = proxy.follow_ups.view(operation.map(|(_, o)| &**o), &path);
+    let (mut outgoing, json) =
+        read_body(proxy, &snapshot, (&parts, target), operation, body, record).await?;
     let asked = Asked {
         parts: &parts,
         destination: &destination,
-        path: &path,
         operation,
-        body: json.as_ref(),
-        follow_up: &follow_up,
+        request: AskRequest {
+            path: &path,
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            body: json.as_ref(),
+        },
     };
-    let (grant, resource) = asked.judge(&snapshot, &caller, record)?;
+    let (grant, resource) = asked.judge(proxy, &snapshot, &caller, record)?;
     let receipt = record.intend().await.map_err(ProxyError::from)?;
     let sending = Sending {
         proxy,
         grant: &grant,
         caller: &caller,
+        declared: snapshot.declared(),
         parts: asked.outbound(),
     };
-    let (response, receipt) = sending.send(&mut outgoing, receipt, record).await?;
-    finish(
-        proxy,
-        response,
-        receipt,
-        &Answered {
-            operation: operation.map(|(_, o)| &**o),
-            place: Place {
-                destination: &destination,
-                path: &path,
-            },
-            caller: &caller,
-            resource,
-        },
-    )
-    .await
+    let sent = sending.send(&mut outgoing, receipt, record).await?;
+    let answered = Answered {
+        operation: operation.map(|(_, o)| &**o),
+        target,
+        caller: &caller,
+        identity: grant.identity(),
+        resource,
+    };
+    let (mut response, receipt) = answered.hand_on(proxy, sent.response, sent.receipt).await?;
+    if let Some(missing) = &sent.missing {
+        refusal::tell(missing, &mut response, record);
+    }
+    Ok((response, receipt))
 }
 
 /// What a request asks for, read in its one way.
 struct Asked<'a> {
     parts: &'a Parts,
     destination: &'a Destination,
-    path: &'a CanonicalPath,
     operation: Option<(usize, &'a Arc<Operation>)>,
-    body: Option<&'a Value>,
-    follow_up: &'a FollowUpView,
+    request: AskRequest<'a>,
 }
 
 impl<'a> Asked<'a> {
     /// As whom it runs, and the first thing that it touches.
     fn judge(
         &self,
+        proxy: &Proxy,
         snapshot: &Snapshot,
         caller: &Caller,
         record: &mut RequestRecord,
     ) -> Result<(Grant, Option<ResourceId>), ProxyError> {
-        let query = self.parts.uri.query();
-        let resources = self.operation.map_or_else(
-            || Ok(self.destination.resource().into_iter().collect()),
-            |(_, o)| ask::resources(o, self.path, query, self.body, self.follow_up),
-        )?;
-        record.touches(self.operation.map(|(_, o)| &o.id), &resources);
+        let operation = self.operation.map(|(_, operation)| &**operation);
+        let named = { operation.map(|o| touch::follow_up_id(o, &self.request)) }.transpose()?;
+        let named = named.flatten();
+        let named = named.as_ref().map(|(kind, id)| (*kind, &**id));
+        let follow_up = proxy.follow_ups.view(named);
+        let touches = { self.destination }.touches(operation, &self.request, &follow_up)?;
+        record.touches(operation.map(|o| &o.id), &touches);
+        let partition = match operation {
+            Some(operation) => partition::view(proxy, operation, &self.request, caller)?,
+            None => Partition::None,
+        };
         let scopes;
-        let caller = match caller {
+        let view = match caller {
             Caller::App => CallerView::App,
             Caller::User(session) => {
                 // A reload may have lowered the ceiling since the session was opened.
@@ -142,28 +150,23 @@ impl<'a> Asked<'a> {
                 }
             }
         };
-        let Self {
-            parts,
-            destination,
-            path,
-            operation,
-            body,
-            follow_up,
-        } = *self;
         let call = Call {
-            method: &parts.method,
-            destination,
-            path,
-            body,
-            caller,
-            operation,
-            resources: &resources,
-            follow_up,
+            method: &self.parts.method,
+            destination: self.destination,
+            path: self.request.path,
+            body: self.request.body,
+            caller: view,
+            operation: self.operation,
+            touches: &touches,
+            follow_up: &follow_up,
+            partition,
+            now: proxy.clock.now(),
         };
-        let grant =
-            decide(&snapshot.policy, &call).map_err(|denial| denied(&call, denial, record))?;
+        let grant = decide(&snapshot.policy, &call)
+            .map_err(|denial| denied(&snapshot.policy, &call, denial, record))?;
         record.granted(&grant);
-        let first = resources.first().map(|r| ResourceId {
+        let first = touches.first().and_then(|touch| touch.resource.as_ref());
+        let first = first.map(|r| ResourceId {
             kind: r.kind.into(),
             id: r.id.as_ref().into(),
         });
@@ -174,17 +177,14 @@ impl<'a> Asked<'a> {
     fn outbound(&self) -> OutboundParts<'a> {
         let mut headers = self.parts.headers.clone();
         headers::strip_outbound(&mut headers);
-        if self
-            .operation
-            .is_some_and(|(_, o)| o.creates.is_some() || o.rewrites.is_some())
-        {
+        if self.operation.is_some_and(|(_, o)| o.looks_into_answer()) {
             // The answer is looked into; nothing here decompresses.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         OutboundParts {
             method: &self.parts.method,
-            path: self.path,
-            query: self.parts.uri.query(),
+            path: self.request.path,
+            query: self.request.query,
             headers,
         }
     }
@@ -254,17 +254,21 @@ fn caller(
 async fn read_body(
     proxy: &Proxy,
     snapshot: &Snapshot,
-    (parts, destination, path): (&Parts, &Destination, &CanonicalPath),
+    (parts, target): (&Parts, Target<'_>),
     operation: Option<(usize, &Arc<Operation>)>,
     body: Body,
     record: &mut RequestRecord,
 ) -> Result<(Outgoing, Option<Value>), ProxyError> {
-    let policy = &snapshot.policy;
-    let decides = match destination {
-        Destination::Workspace => {
-            policy.reads_body(&parts.method, path, operation.map(|(_, o)| &**o))
+    let (policy, operation) = (&snapshot.policy, operation.map(|(_, o)| &**o));
+    let (decides, members) = match target.destination {
+        Destination::Workspace => (
+            policy.reads_body(&parts.method, target.path, operation),
+            policy.body_members(target.path),
+        ),
+        Destination::Upstream(upstream) => {
+            let decides = policy.reads_upstream_body(&parts.method, upstream);
+            (decides, Vec::new())
         }
-        Destination::Upstream(upstream) => policy.reads_upstream_body(&parts.method, &upstream.app),
     };
     if !decides {
         return Ok((Outgoing::stream(body), None));
@@ -276,25 +280,26 @@ async fn read_body(
             proxy.settings.inspected_body_bytes_max,
         ))
         .await?;
-    if *destination == Destination::Workspace {
-        ask::check_members(Some(&inspected.json), policy.body_members(path))?;
-    }
+    ask::check_members(Some(&inspected.json), members)?;
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
-fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -> ProxyError {
+fn denied(
+    policy: &Policy,
+    call: &Call<'_>,
+    denial: policy::Denial,
+    record: &mut RequestRecord,
+) -> ProxyError {
     record.denied(&denial);
+    let unmatched = denial.reason == DenyReason::NoRoute;
     ProxyError::Denied(Box::new(DeniedCall {
+        nearest: { unmatched.then(|| nearest(policy, call, None)) }.flatten(),
         denial,
         call: format!("{} {}", call.method, call.destination.as_asked(call.path)),
         operation: call
             .operation
             .map(|(_, operation)| Arc::clone(&operation.id)),
-        resources: call
-            .resources
-            .iter()
-            .map(|Resource { kind, id }| format!("{kind}/{id}"))
-            .collect(),
+        resources: call.touches.iter().filter_map(name_of).collect(),
         caller: if matches!(call.caller, CallerView::App) {
             "app"
         } else {
@@ -303,67 +308,13 @@ fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -
     }))
 }
 
-/// Whose answer it is.
-struct Answered<'a> {
-    operation: Option<&'a Operation>,
-    place: Place<'a>,
-    caller: &'a Caller,
-    /// What the call touched; ids that the answer gives out stand for it.
-    resource: Option<ResourceId>,
-}
-
-/// Cleans the answer, binds the ids it gives out, and keeps the agent from walking around the sidecar by what it reads there.
-async fn finish(
-    proxy: &Arc<Proxy>,
-    mut response: Response<Body>,
-    receipt: Receipt,
-    asked: &Answered<'_>,
-) -> Result<(Response<Body>, Receipt), Failed> {
-    let Answered {
-        operation,
-        place,
-        caller,
-        resource,
-    } = asked;
-    headers::clean_far_answer(response.headers_mut());
-    if place.leads_to_login(&response) {
-        return Err(Failed {
-            error: ProxyError::UpstreamLogin,
-            receipt: Some(receipt),
-        });
-    }
-    place.relocate(proxy, &mut response);
-    if let Some(member) = operation
-        .and_then(|o| o.rewrites.as_deref())
-        .filter(|_| response.status().is_success())
-    {
-        let stand_in = |url: &str| place.stand_in(proxy, resource.as_ref(), url);
-        response = match tap::rewrite_member(response, member, stand_in).await {
-            Ok(response) => response,
-            Err(cause) => {
-                let error = ProxyError::Workspace(SendFault::Broken(cause));
-                return Err(Failed {
-                    error,
-                    receipt: Some(receipt),
-                });
-            }
-        };
-    }
-    if let Some(creates) = operation
-        .and_then(|o| o.creates.as_ref())
-        .filter(|_| response.status().is_success())
-    {
-        let owner = match caller {
-            Caller::App => Owner::App,
-            Caller::User(session) => Owner::User(session.subject().clone()),
-        };
-        let (table, kind, resource) = (
-            proxy.follow_ups.clone(),
-            Arc::clone(&creates.kind),
-            resource.clone(),
-        );
-        let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
-        response = response.map(|body| tap::tap(body, &creates.field, bind).boxed_unsync());
-    }
-    Ok((response, receipt))
+/// How a denial calls what was touched.
+fn name_of(touch: &Touch<'_>) -> Option<String> {
+    let resource = touch.resource.as_ref()?;
+    let tool = touch.message.and_then(|message| message.tool);
+    let name = format!("{}/{}", resource.kind, resource.id);
+    Some(match tool {
+        Some(tool) => format!("{name} tool {tool}"),
+        None => name,
+    })
 }

@@ -12,11 +12,12 @@ use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::ask::Resource;
+use crate::domain::ask::Touch;
 use crate::domain::audit::{
-    Decision, Event, Identity, Record, Resource as AuditResource, Text, User,
+    Decision, Event, Identity, Mcp, Record, Resource as AuditResource, Text, User,
 };
 use crate::domain::headers;
+use crate::domain::missing::Missing;
 use crate::domain::policy::{self, Denial, Grant, Route};
 use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
 use crate::runtime::http_client::Body;
@@ -147,11 +148,21 @@ impl RequestRecord {
     }
 
     /// Notes what the call touches.
-    pub fn touches(&mut self, operation: Option<&Arc<str>>, resources: &[Resource<'_>]) {
+    pub fn touches(&mut self, operation: Option<&Arc<str>>, touches: &[Touch<'_>]) {
         self.base.operation = operation.map(|id| Text::Shared(Arc::clone(id)));
-        self.base.resource = resources.first().map(|r| AuditResource {
+        let resource = touches.first().and_then(|touch| touch.resource.as_ref());
+        self.base.resource = resource.map(|r| AuditResource {
             kind: Text::from(r.kind.to_owned()),
             id: Text::from(r.id.to_string()),
+        });
+        // In a batch a tool call tells more than the messages around it.
+        let said = { touches.iter() }.filter_map(|touch| touch.message);
+        let said = said.max_by_key(|message| message.tool.is_some());
+        self.base.mcp = said.and_then(|message| {
+            Some(Mcp {
+                method: Text::from(clipped(message.method?)),
+                tool: message.tool.map(|tool| Text::from(clipped(tool))),
+            })
         });
     }
 
@@ -160,6 +171,12 @@ impl RequestRecord {
         self.route = Some(Arc::clone(grant.route()));
         self.base.route = Some(Text::Shared(Arc::clone(&grant.route().name)));
         self.base.decision = Some(Decision::Allow);
+        if let Some(reason) = grant.would_deny() {
+            self.base.decision = Some(Decision::WouldDeny);
+            self.base.reason = Some(Text::Fixed(reason.code()));
+            let route = &grant.route().name;
+            self.sinks.metrics.observed_denial(route, reason.code());
+        }
         self.base.identity = Some(match grant.identity() {
             policy::Identity::App => Identity::App,
             policy::Identity::User => Identity::User,
@@ -173,6 +190,16 @@ impl RequestRecord {
             .route
             .as_ref()
             .map(|route| Text::Shared(Arc::clone(&route.name)));
+    }
+
+    /// Notes that the workspace itself refused a granted call, and what it lacks.
+    pub fn lacks(&mut self, missing: &Missing) {
+        let plane = missing.plane.as_str();
+        self.base.reason = Some(Text::Fixed(missing.plane.reason()));
+        self.sinks.metrics.platform_refusal(plane);
+        let scope = missing.scope.as_ref().map(tracing::field::display);
+        let said = missing.said.as_ref().map(|required| &*required.said);
+        tracing::info!(request_id = %self.request_id, plane, scope, said, remedy = missing.remedy.text(), "the workspace refused the call");
     }
 
     /// Writes the intent and waits until it is in the log.

@@ -25,6 +25,7 @@ pub struct Credential {
     destination: Destination,
     /// What to forget if the workspace refuses it.
     replaceable: Option<(ScopeSet, Arc<AccessToken>)>,
+    scopes: ScopeSet,
 }
 
 impl Credential {
@@ -36,6 +37,11 @@ impl Credential {
     /// The one place it may be sent to.
     pub(super) fn destination(&self) -> &Destination {
         &self.destination
+    }
+
+    /// What the token is good for, as far as its issuer said.
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.scopes
     }
 }
 
@@ -93,14 +99,19 @@ impl CredentialSource {
                 Ok(Credential {
                     header: token.header().clone(),
                     destination: grant.destination().clone(),
+                    scopes: token.scopes().clone(),
                     replaceable: Some((scopes, token)),
                 })
             }
-            (Identity::User, Caller::User(session)) => Ok(Credential {
-                header: self.user(session, grant.scope()).await?,
-                destination: grant.destination().clone(),
-                replaceable: None,
-            }),
+            (Identity::User, Caller::User(session)) => {
+                let (header, scopes) = self.user(session, grant.scope()).await?;
+                Ok(Credential {
+                    header,
+                    destination: grant.destination().clone(),
+                    replaceable: None,
+                    scopes,
+                })
+            }
             (Identity::User, Caller::App) => Err(CredentialFault::NoSession),
         }
     }
@@ -117,7 +128,7 @@ impl CredentialSource {
         &self,
         session: &Session,
         scope: Option<&Scope>,
-    ) -> Result<HeaderValue, CredentialFault> {
+    ) -> Result<(HeaderValue, ScopeSet), CredentialFault> {
         let token = session.token();
         if let Some(exchange) = &self.exchange {
             let subject = Subject {
@@ -131,12 +142,12 @@ impl CredentialSource {
                 .token(subject, &scopes)
                 .await
                 .map_err(CredentialFault::Exchange)?;
-            return Ok(exchanged.header().clone());
+            return Ok((exchanged.header().clone(), exchanged.scopes().clone()));
         }
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose()))
             .map_err(|_| CredentialFault::Header)?;
         header.set_sensitive(true);
-        Ok(header)
+        Ok((header, token.scopes().clone()))
     }
 }
 

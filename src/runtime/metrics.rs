@@ -68,6 +68,8 @@ struct Traffic {
     overhead_outbound: Histogram,
     inflight: IntGaugeVec,
     denials: IntCounterVec,
+    observed_denials: IntCounterVec,
+    platform_refusals: IntCounterVec,
 }
 
 /// User tokens, keys, credentials, sessions.
@@ -195,6 +197,24 @@ impl Metrics {
     /// A refusal; `reason` is one of the closed list in `proxy/error.rs` and `domain/policy.rs`.
     pub fn denial(&self, reason: &'static str) {
         self.0.traffic.denials.with_label_values(&[reason]).inc();
+    }
+
+    /// A call that an observed policy let through; `route` is that of the policy, or the word for none.
+    pub fn observed_denial(&self, route: &str, reason: &'static str) {
+        self.0
+            .traffic
+            .observed_denials
+            .with_label_values(&[route, reason])
+            .inc();
+    }
+
+    /// The workspace itself refused a call that the policy allows; `plane` is the word of a `domain::missing::Plane`.
+    pub fn platform_refusal(&self, plane: &'static str) {
+        self.0
+            .traffic
+            .platform_refusals
+            .with_label_values(&[plane])
+            .inc();
     }
 
     /// A token was verified (`ok`, `cached`) or refused (the code of a `TokenFault`).
@@ -326,6 +346,18 @@ impl Traffic {
                 "Refusals by reason.",
                 &["reason"],
             )?,
+            observed_denials: counter_vec(
+                r,
+                "valetkey_observed_denials_total",
+                "Calls that the policy would have refused, were it not merely observed",
+                &["route", "reason"],
+            )?,
+            platform_refusals: counter_vec(
+                r,
+                "valetkey_platform_refusals_total",
+                "Refusals by the workspace itself, by the plane that lacks something.",
+                &["plane"],
+            )?,
         })
     }
 }
@@ -393,6 +425,7 @@ mod tests {
         metrics.overhead(Direction::Inbound, Duration::from_micros(80));
         metrics.inflight(Direction::Inbound).inc();
         metrics.denial("no_route");
+        metrics.platform_refusal("declared");
         metrics.verification("ok");
         metrics.jwks_fetch("ok");
         metrics.credential_fetch("app", "ok");
@@ -408,6 +441,7 @@ mod tests {
             "valetkey_overhead_seconds_bucket{direction=\"inbound\"",
             "valetkey_inflight_requests{direction=\"inbound\"} 1",
             "valetkey_denials_total{reason=\"no_route\"} 1",
+            "valetkey_platform_refusals_total{plane=\"declared\"} 1",
             "valetkey_token_verifications_total{result=\"ok\"} 1",
             "valetkey_jwks_fetches_total{result=\"ok\"} 1",
             "valetkey_credential_fetches_total{kind=\"app\",result=\"ok\"} 1",

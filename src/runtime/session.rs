@@ -323,6 +323,14 @@ impl SessionTable {
         Some(Caller::User(session))
     }
 
+    /// Whether some live session is one of these.
+    pub fn serves(&self, is_meant: impl Fn(&Session) -> bool) -> bool {
+        let now = self.clock.now();
+        let tables = self.read();
+        let mut sessions = tables.by_local.values();
+        sessions.any(|session| session.is_live(now, &self.settings) && is_meant(session))
+    }
+
     /// The local app token of this hour.
     pub fn app_token(&self) -> Secret {
         self.local.app_token()

@@ -17,6 +17,7 @@ mod follow_ups;
 mod headers;
 mod local_oidc;
 mod paths;
+mod refusals;
 mod upstreams;
 
 /// An endpoint of the embedded workspace that tells what arrived.
@@ -39,6 +40,14 @@ fn open_routes() -> Value {
 
 fn open() -> TestOptions {
     TestOptions::routes(open_routes())
+}
+
+/// Users' tokens come from the embedded workspace, calls go somewhere else.
+fn leading_to(address: std::net::SocketAddr) -> TestOptions {
+    TestOptions {
+        workspace_at: Some(format!("http://{address}")),
+        ..open()
+    }
 }
 
 fn statement(warehouse: &str) -> Value {

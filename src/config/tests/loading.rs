@@ -78,7 +78,7 @@ fn the_example_loads_and_means_what_it_says() {
     ]);
     let config = Config::parse(EXAMPLE, None, &env).unwrap();
     assert_eq!(config.policy_origin, PolicyOrigin::Routes);
-    assert_eq!(config.routes.len(), 7);
+    assert_eq!(config.routes.len(), 9);
     let raw = config.routes.last().unwrap();
     assert_eq!(raw.name, "raw-with-body");
     assert_eq!(raw.methods, ["POST"]);

@@ -240,31 +240,61 @@ outbound:
   tls: on
   forward: true
 bundle: ./databricks.yml
-mode: observe
-observe_until: 2027-01-31
 audit:
   ship: {volume: main.ops.audit}
 routes:
   - name: a
     resource: mcp/functions/x
     as: user
-    tools: [t]
     limit: {rate: 60/m, per: user}
 ",
         &[
             "valetkey.yaml:2: outbound.tls: this version does not serve https to the agent yet (remove the key)",
             "valetkey.yaml:3: outbound.forward: this version does not serve CONNECT yet (remove the key)",
             "valetkey.yaml:4: bundle: this version does not derive routes from a bundle yet (remove the key)",
-            "valetkey.yaml:5: mode: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:6: observe_until: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:8: audit.ship: this version does not ship the audit log yet (remove the key)",
-            "valetkey.yaml:13: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
-            "valetkey.yaml:14: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:6: audit.ship: this version does not ship the audit log yet (remove the key)",
+            "valetkey.yaml:11: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(
         "outbound: {tls: yes}\n",
         &["valetkey.yaml:1: outbound.tls: must be one of false, off, on, true (write one of them)"],
+    );
+}
+
+#[test]
+fn observing_has_an_end_and_tools_and_effects_their_place() {
+    check(
+        "mode: observe\n",
+        &[
+            "valetkey.yaml:1: mode: observing needs an end (add `observe_until:` with a date, such as 2027-01-31)",
+        ],
+    );
+    check(
+        "observe_until: 2027-01-31\n",
+        &[
+            "valetkey.yaml:1: observe_until: stands without `mode: observe` (add `mode: observe`, or remove the key)",
+        ],
+    );
+    check(
+        "mode: observe\nobserve_until: soon\n",
+        &[
+            "valetkey.yaml:2: observe_until: is neither a date nor a moment (write 2027-01-31 (UTC, that day included) or 2027-01-31T12:00:00Z)",
+        ],
+    );
+    check(
+        "\
+routes:
+  - {name: a, resource: mcp/sql, tools: [], as: app}
+  - {name: b, resource: mcp/sql, tools: ['two words', 'exec*'], as: app}
+  - {name: c, resource: mcp/sql, effect: admin, as: app}
+",
+        &[
+            "valetkey.yaml:2: routes[0].tools: is an empty list, so the route could match no tool (list the tools, or remove the key to allow all of them)",
+            "valetkey.yaml:3: routes[1].tools[0]: is no name of an MCP tool (write it as `tools/list` shows it, or without `catalog__schema__`)",
+            "valetkey.yaml:3: routes[1].tools[1]: tools are named in full; `*` stands for nothing here (list each tool, or remove the key to allow all of them)",
+            "valetkey.yaml:4: routes[2].effect: must be one of read, write (write one of them)",
+        ],
     );
 }
 

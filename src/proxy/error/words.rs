@@ -83,7 +83,7 @@ impl DeniedCall {
             .map_or_else(String::new, |route| format!("route `{}` ", route.name));
         let scope = scope.as_ref().map(ToString::to_string).unwrap_or_default();
         let why = match reason {
-            DenyReason::NoRoute => format!("no route allows {call}"),
+            DenyReason::NoRoute => format!("no route allows {call}; {}", self.remedy()),
             DenyReason::RouteDenies => format!("{route}denies {call}"),
             DenyReason::UserRequired => format!(
                 "{route}runs {call} as the user, and the app's token was presented; pass the x-forwarded-access-token of the request"
@@ -97,11 +97,14 @@ impl DeniedCall {
             DenyReason::ResourcesDisagree => {
                 format!("{call} touches resources that routes give to different identities")
             }
+            DenyReason::PartitionForeign => format!(
+                "{route}allows {call} only in the partition of the verified user; take its name from the user's own token (SCIM Me through this sidecar, or the e-mail address)"
+            ),
             DenyReason::FollowUpForeign => {
                 format!("{call} names an id that somebody else's call created")
             }
             DenyReason::FollowUpUnknown => format!(
-                "{call} names an id that no call through this sidecar created, and it would run as the app"
+                "{call} names an id that no call through this sidecar created, so what it stands for is not known here; a route that names the operation as the user lets the workspace decide"
             ),
             DenyReason::Presigned => format!(
                 "{call} hands out storage URLs that bypass the sidecar (outbound.presigned)"
@@ -116,6 +119,25 @@ impl DeniedCall {
             self.caller,
             words.join(" ")
         )
+    }
+}
+
+impl DeniedCall {
+    /// What would let the call through.
+    fn remedy(&self) -> String {
+        match (&self.nearest, self.resources.first(), &self.operation) {
+            (Some(nearest), _, _) => format!(
+                "the nearest route is `{}` ({}): change it or add one",
+                nearest.route.name,
+                nearest.differences()
+            ),
+            (None, Some(resource), _) => {
+                let resource = resource.split(' ').next().unwrap_or_default();
+                format!("add a route with `resource: {resource}`")
+            }
+            (None, None, Some(operation)) => format!("add a route with `operation: {operation}`"),
+            (None, None, None) => "add a route with its `method`, `path` and `scope`".to_owned(),
+        }
     }
 }
 

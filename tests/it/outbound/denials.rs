@@ -194,7 +194,7 @@ async fn the_starter_policy_allows_the_catalogue_but_nothing_of_admin_effect() {
             ("POST", "/api/2.0/token/create"),
             ("PUT", "/api/2.0/permissions/jobs/1"),
             ("POST", "/api/2.0/sql/warehouses/abc/edit"),
-            ("GET", "/api/2.0/secrets/get"),
+            ("GET", "/api/2.0/secrets/get?scope=s&key=k"),
         ] {
             let ask = app.outbound().ask(method, target).bearer(&own);
             denied(&ask.fetch().await, 403, "no_route");

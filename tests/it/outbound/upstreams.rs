@@ -1,8 +1,9 @@
 //! Other apps under `/@NAME/`: who may reach them and as whom, what goes there, and what comes back.
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use valetkey::domain::clock::Timestamp;
 use valetkey::domain::scope::ScopeSet;
 use valetkey::explain::{As, Question, explain};
 
@@ -549,6 +550,10 @@ async fn explain_says_of_upstreams_what_the_live_proxy_does() {
                     body: None,
                     workspace_id: Some(app.workspace.workspace_id()),
                     upstreams: &app.proxy.upstreams,
+                    headers: &HeaderMap::new(),
+                    bound: None,
+                    foreign_partition: false,
+                    now: Timestamp::UNIX_EPOCH,
                 };
                 let told = explain(&app.proxy.snapshot.load().policy, &question);
                 let live = app.outbound().get(target).bearer(bearer).fetch().await;
@@ -560,6 +565,70 @@ async fn explain_says_of_upstreams_what_the_live_proxy_does() {
             }
         }
         assert_eq!(far.tools.count(), 2, "one caller, two targets");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_a_route_lists_tools_only_they_get_through_to_the_app() {
+    let far = Far::start().await;
+    let mut routes = route_as("user");
+    routes[0]["tools"] = json!(["look"]);
+    with_app(far.options(routes), async |app: &TestApp| {
+        let session = app.session(&app.alice()).await;
+        let post = |body: &Value| {
+            let ask = app.outbound().post("/@tools/mcp").bearer(&session);
+            ask.json(body).fetch()
+        };
+        let call = |tool| json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool}});
+        let answer = post(&call("look")).await;
+        assert_eq!(answer.json(), call("look"));
+        let before = far.tools.count();
+        assert_eq!(post(&call("change")).await.reason(), Some("no_route"));
+        let both = json!([call("look"), call("change")]);
+        assert_eq!(post(&both).await.reason(), Some("no_route"));
+        assert_eq!(post(&json!({"a": 1})).await.reason(), Some("bad_request"));
+        let twice = r#"{"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "change", "name": "look"}}"#;
+        for (kind, body) in [("application/json", twice), ("text/plain", "x")] {
+            let ask = app.outbound().post("/@tools/mcp").bearer(&session);
+            let answer = ask.header("content-type", kind).body(body).fetch().await;
+            assert_eq!(answer.reason(), Some("bad_body"), "{kind}");
+        }
+        assert_eq!(far.tools.count(), before);
+        // The event stream and the end of the session need no reading.
+        let mut stream = app.outbound().get("/@tools/sse").bearer(&session).send().await;
+        far.tools.release();
+        assert_eq!(event(&mut stream).await, "data: 0\n\n");
+        let end = app.outbound().ask("DELETE", "/@tools/mcp").bearer(&session);
+        assert_eq!(end.fetch().await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_another_app_refuses_is_not_explained_with_the_workspaces_scopes() {
+    let body = r#"{"error_code": "PERMISSION_DENIED", "message": "Provided OAuth token does not have required scopes: sql"}"#;
+    let length = body.len();
+    let far = RawServer::answering(
+        format!("HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"),
+        false,
+    )
+    .await;
+    let upstream =
+        json!({"name": "tools", "url": format!("http://{}", far.address()), "app": "mcp-tools"});
+    let options = TestOptions::routes(route_as("user"));
+    let options = options.with(json!({"outbound": {"upstreams": [upstream]}}));
+    with_app(options, async |app: &TestApp| {
+        let session = app.session(&app.alice()).await;
+        let answer = app
+            .outbound()
+            .get("/@tools/mcp")
+            .bearer(&session)
+            .fetch()
+            .await;
+        assert_eq!((answer.status, answer.text()), (403, body.to_owned()));
+        let own = { answer.headers.keys() }.find(|name| name.as_str().starts_with("x-valetkey"));
+        assert_eq!(own, None);
     })
     .await;
 }

@@ -1,9 +1,9 @@
 //! Calls to upstreams: decided by routes for their app and by nothing else.
 
 use super::*;
-use crate::domain::compile::warnings;
-use crate::domain::destination::{Upstream, Upstreams};
+use crate::domain::destination::{Destination, Upstream, Upstreams};
 use crate::domain::identity::Origin;
+use crate::domain::lint::warnings;
 
 /// `tools`, which is the app `tools-app`.
 pub(super) fn configured() -> Upstreams {
@@ -14,12 +14,35 @@ pub(super) fn configured() -> Upstreams {
     })])
 }
 
-/// `route/identity` and where to, or the reason.
+/// `route/identity` of a POST without a body that is read, or the reason.
 fn ask_upstream(policy: &Policy, caller: &str, target: &str) -> String {
+    ask_with(policy, caller, &Method::POST, target, None)
+}
+
+/// The same with any method; the body is read as the live proxy reads it.
+fn ask_with(
+    policy: &Policy,
+    caller: &str,
+    method: &Method,
+    target: &str,
+    body: Option<&Value>,
+) -> String {
     let (destination, path) = configured().read(target).unwrap();
-    let method = Method::POST;
-    let operation = destination.operation(policy.catalog(), &method, &path);
-    let resources: Vec<Resource<'_>> = destination.resource().into_iter().collect();
+    let operation = destination.operation(policy.catalog(), method, &path);
+    let upstream = match &destination {
+        Destination::Upstream(upstream) => upstream,
+        Destination::Workspace => panic!("{target}"),
+    };
+    let request = ask::Request {
+        path: &path,
+        query: None,
+        headers: &http::HeaderMap::new(),
+        body: body.filter(|_| policy.reads_upstream_body(method, upstream)),
+    };
+    let touches = match destination.touches(None, &request, &FollowUpView::None) {
+        Ok(touches) => touches,
+        Err(fault) => return fault.to_string(),
+    };
     let subject = UserId::parse("alice").unwrap();
     let scopes = ScopeSet::parse(caller.split_whitespace());
     let caller = if caller == "app" {
@@ -31,14 +54,16 @@ fn ask_upstream(policy: &Policy, caller: &str, target: &str) -> String {
         }
     };
     let call = Call {
-        method: &method,
+        method,
         destination: &destination,
         path: &path,
-        body: None,
+        body: request.body,
         caller,
         operation,
-        resources: &resources,
+        touches: &touches,
         follow_up: &FollowUpView::None,
+        partition: Partition::None,
+        now: Timestamp::UNIX_EPOCH,
     };
     match decide(policy, &call) {
         Ok(grant) => {
@@ -50,7 +75,7 @@ fn ask_upstream(policy: &Policy, caller: &str, target: &str) -> String {
 }
 
 fn policy(routes: &[RouteSource]) -> Policy {
-    compile(routes, catalog(), false).unwrap()
+    compile(routes, catalog(), Settings::default()).unwrap()
 }
 
 #[test]
@@ -107,7 +132,11 @@ fn routes_of_the_workspace_do_not_reach_an_upstream() {
         assert_eq!(ask_upstream(&policy, "app", target), "no_route", "{target}");
         assert_eq!(ask_upstream(&policy, "sql", target), "no_route", "{target}");
     }
-    let starter = starter(catalog(), true);
+    let settings = Settings {
+        presigned_allowed: true,
+        ..Settings::default()
+    };
+    let starter = starter(catalog(), settings);
     assert_eq!(ask_upstream(&starter, "app", "/@tools/mcp"), "no_route");
 }
 
@@ -174,11 +203,93 @@ fn what_the_app_credential_is_tried_with_is_what_calls_to_an_app_ask_for() {
 #[test]
 fn a_raw_path_into_an_upstream_is_a_mistake_with_its_remedy() {
     let raw = route("raw", RunAs::App, |r| r.path = Some("/@tools/**".into()));
-    let problems = compile(&[raw], catalog(), false).map(|_| ()).unwrap_err();
+    let problems = compile(&[raw], catalog(), Settings::default())
+        .map(|_| ())
+        .unwrap_err();
     assert!(
         problems[0]
             .to_string()
             .contains("write `resource: app/NAME` instead"),
         "{problems:?}"
     );
+}
+
+fn call_of(tool: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool}})
+}
+
+#[test]
+fn a_route_that_lists_tools_covers_them_and_what_is_said_around_them() {
+    let listing = route("listed", RunAs::User, |r| {
+        r.resource = Some("app/tools-app".into());
+        r.tools = vec!["look".into()];
+    });
+    let policy = policy(&[listing]);
+    let says = |method: &Method, body: &Value| {
+        ask_with(&policy, "genie", method, "/@tools/mcp", Some(body))
+    };
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize"});
+    for body in [&call_of("look"), &hello, &json!([hello, call_of("look")])] {
+        assert_eq!(says(&Method::POST, body), "listed/user", "{body}");
+    }
+    for body in [
+        call_of("change"),
+        json!([call_of("look"), call_of("change")]),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "resources/read"}),
+    ] {
+        assert_eq!(says(&Method::POST, &body), "no_route", "{body}");
+    }
+    for body in [json!({"tool": "look"}), Value::Null, json!([])] {
+        let refused = says(&Method::POST, &body);
+        assert!(refused.contains("no MCP message"), "{body} {refused}");
+    }
+    for (method, expected) in [
+        (Method::GET, "listed/user"),
+        (Method::DELETE, "listed/user"),
+        (Method::PUT, "no_route"),
+        (Method::PATCH, "no_route"),
+    ] {
+        assert_eq!(says(&method, &call_of("change")), expected, "{method}");
+    }
+}
+
+#[test]
+fn a_body_is_read_only_where_a_route_for_that_app_lists_tools() {
+    let tools = |resource: &str| {
+        route("listed", RunAs::App, |r| {
+            r.resource = Some(resource.into());
+            r.tools = vec!["look".into()];
+        })
+    };
+    let upstream = Arc::clone(configured().iter().next().unwrap());
+    for (routes, reads) in [
+        (vec![tools("app/tools-app")], true),
+        (vec![tools("app/tools-*")], true),
+        (
+            vec![on_resource("all", RunAs::App, "app/*"), tools("app/*")],
+            true,
+        ),
+        (
+            vec![tools("app/other"), on_resource("all", RunAs::App, "app/*")],
+            false,
+        ),
+        (vec![tools("mcp/functions/a.b")], false),
+    ] {
+        let policy = policy(&routes);
+        assert_eq!(policy.reads_upstream_body(&Method::POST, &upstream), reads);
+        assert!(!policy.reads_upstream_body(&Method::GET, &upstream));
+    }
+}
+
+#[test]
+fn an_observed_policy_lets_a_call_through_to_the_very_upstream_it_named() {
+    let until: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    let settings = Settings {
+        observe_until: Some(until),
+        ..Settings::default()
+    };
+    let policy = compile(&[], catalog(), settings).unwrap();
+    // `ask_with` also compares the destination of the grant with that of the call.
+    assert!(ask_upstream(&policy, "genie", "/@tools/mcp").ends_with("/user"));
+    assert_eq!(ask_upstream(&policy, "app", "/@tools/a%2Fb"), "path_escape");
 }

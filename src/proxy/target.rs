@@ -7,7 +7,8 @@ use http::header::LOCATION;
 use http::{HeaderValue, Response};
 
 use crate::domain::ask::ResourceId;
-use crate::domain::destination::{APP, Destination, Upstream};
+use crate::domain::catalog::APP;
+use crate::domain::destination::{Destination, Upstream};
 use crate::domain::path::CanonicalPath;
 use crate::runtime::http_client::Body;
 
@@ -16,16 +17,16 @@ use super::Proxy;
 /// Where the front door of an app sends whoever it does not let in: the workspace's login, or its own (facts 1.4).
 const LOGINS: [&str; 2] = ["/oidc", "/.auth"];
 
-/// The place that a call was made to.
+/// What a call was made to.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
+pub struct Target<'a> {
     /// The workspace, or an upstream.
     pub destination: &'a Destination,
     /// The path there.
     pub path: &'a CanonicalPath,
 }
 
-impl Place<'_> {
+impl Target<'_> {
     /// Whether an upstream sends the caller to a login, which no client of an API can follow. A redirect of the workspace is
     /// the client's to read, as ever.
     pub fn leads_to_login(&self, response: &Response<Body>) -> bool {
@@ -48,9 +49,9 @@ impl Place<'_> {
         })
     }
 
-    /// A `Location` on the place itself points at the sidecar instead; redirects are passed, never followed.
+    /// A `Location` there points at the sidecar instead; redirects are passed, never followed.
     pub fn relocate(&self, proxy: &Proxy, response: &mut Response<Body>) {
-        let target = location(response).and_then(|location| match self.destination {
+        let here = location(response).and_then(|location| match self.destination {
             Destination::Workspace => {
                 let rest = proxy.workspace_origin.inside(location)?;
                 Some(format!("{}{rest}", proxy.local.origin()))
@@ -61,8 +62,8 @@ impl Place<'_> {
                 Some(format!("{}{rest}", address(proxy, upstream)))
             }
         });
-        if let Some(target) = target.and_then(|target| HeaderValue::try_from(target).ok()) {
-            response.headers_mut().insert(LOCATION, target);
+        if let Some(here) = here.and_then(|here| HeaderValue::try_from(here).ok()) {
+            response.headers_mut().insert(LOCATION, here);
         }
     }
 
@@ -185,11 +186,11 @@ mod tests {
             *response.status_mut() = StatusCode::from_u16(status).unwrap();
             let value = HeaderValue::from_str(location).unwrap();
             response.headers_mut().insert(LOCATION, value);
-            let place = Place {
+            let target = Target {
                 destination: &destination,
                 path: &path,
             };
-            place.leads_to_login(&response)
+            target.leads_to_login(&response)
         };
         for location in [
             "https://ws.example/oidc/oauth2/v2.0/authorize?client_id=x",

@@ -1,0 +1,54 @@
+//! The nearest route that lost, for denials and `explain`: what would have to change for it to match.
+//!
+//! Not on the path of allowed calls. Reads at most the first [`LOOKED_AT_MAX`] routes, so that denials stay cheap.
+
+use std::sync::Arc;
+
+use super::matcher::miss::Miss;
+use super::{NOTHING, Policy, Route};
+use crate::domain::ask::Call;
+
+/// How many routes are looked at for the nearest.
+pub const LOOKED_AT_MAX: usize = 1000;
+
+/// A route that does not match, and why.
+#[derive(Debug, Clone)]
+pub struct Nearest {
+    /// The route.
+    pub route: Arc<Route>,
+    /// Every condition that the call does not meet.
+    pub misses: Vec<Miss>,
+}
+
+impl Nearest {
+    /// What would have to change, in one line.
+    pub fn differences(&self) -> String {
+        let words: Vec<String> = self.misses.iter().map(Miss::to_string).collect();
+        words.join("; ")
+    }
+}
+
+/// The route that comes nearest without matching, other than `winner`; `None` where none has anything in common with the call.
+pub fn nearest(policy: &Policy, call: &Call<'_>, winner: Option<&Route>) -> Option<Nearest> {
+    let touches = if call.touches.is_empty() {
+        &NOTHING
+    } else {
+        call.touches
+    };
+    // What is asked about is the first touch that nothing covers; where all are covered, the first.
+    let touch = { touches.iter() }
+        .find(|touch| policy.first(call, touch).is_none())
+        .or_else(|| touches.first())?;
+    let losers = policy.routes.iter().take(LOOKED_AT_MAX);
+    let losers = losers.filter(|route| winner.is_none_or(|winner| winner.name != route.name));
+    losers
+        .map(|route| (route, route.on.misses(call, touch)))
+        .filter(|(_, misses)| !misses.is_empty())
+        .map(|(route, misses)| (misses.iter().map(|m| m.weight).sum::<u32>(), route, misses))
+        .filter(|(distance, ..)| *distance < Miss::NOTHING_IN_COMMON)
+        .min_by_key(|(distance, ..)| *distance)
+        .map(|(_, route, misses)| Nearest {
+            route: Arc::clone(route),
+            misses,
+        })
+}
