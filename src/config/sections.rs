@@ -12,18 +12,15 @@ use tracing::level_filters::LevelFilter;
 use super::check::Checker;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
+use super::policy::{meaning, observe_until};
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::routes;
 use super::upstreams;
-use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
+use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
-use crate::domain::catalog::Catalog;
-use crate::domain::clock::{SignedDuration, Timestamp};
-use crate::domain::compile::{Settings, compile};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
-use crate::domain::route::RouteSource;
 use crate::domain::secret::{Digest, Secret};
 
 /// The shortest accepted secret of a local client, in characters (SECURITY R23: 128 bits or more).
@@ -97,15 +94,6 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     }
 }
 
-/// What the routes name must exist: told together with everything else that is wrong.
-fn meaning(routes: &[RouteSource], c: &mut Checker<'_>) {
-    let compiled =
-        Catalog::built_in().and_then(|catalog| compile(routes, catalog, Settings::default()));
-    for problem in compiled.err().unwrap_or_default() {
-        c.report(problem);
-    }
-}
-
 /// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
 fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
     c.not_yet(&raw.bundle, "derive routes from a bundle");
@@ -120,30 +108,6 @@ fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
     if let Some(audit) = raw.audit.get() {
         c.not_yet(&audit.ship, "ship the audit log");
     }
-}
-
-/// Until when the policy is merely observed: observing is a weakening, so it always has an end.
-fn observe_until(raw: &RawConfig, c: &mut Checker<'_>) -> Option<Timestamp> {
-    let observes = raw.mode.get() == Some(&Mode::Observe);
-    let Some(text) = c.text(&raw.observe_until) else {
-        if observes {
-            let problem = raw.mode.problem("observing needs an end");
-            c.report(problem.hint("add `observe_until:` with a date, such as 2027-01-31"));
-        }
-        return None;
-    };
-    // A date means its whole day.
-    let day = format!("{text}T00:00:00Z").parse::<Timestamp>();
-    let day = day.and_then(|day| day.checked_add(SignedDuration::from_hours(24)));
-    let until = text.parse::<Timestamp>().or(day).ok();
-    if until.is_none() {
-        let problem = raw.observe_until.problem("is neither a date nor a moment");
-        c.report(problem.hint("write 2027-01-31 (UTC, that day included) or 2027-01-31T12:00:00Z"));
-    } else if !observes {
-        let problem = raw.observe_until.problem("stands without `mode: observe`");
-        c.report(problem.hint("add `mode: observe`, or remove the key"));
-    }
-    until.filter(|_| observes)
 }
 
 fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {

@@ -16,8 +16,9 @@ use crate::domain::ask::{
 use crate::domain::catalog::Operation;
 use crate::domain::destination::Destination;
 use crate::domain::headers;
+use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
-use crate::domain::policy::{self, DenyReason, Grant, Policy, decide};
+use crate::domain::policy::{Grant, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::http_client::Body;
 use crate::runtime::session::Caller;
@@ -287,7 +288,7 @@ async fn read_body(
 fn denied(
     policy: &Policy,
     call: &Call<'_>,
-    denial: policy::Denial,
+    denial: Denial,
     record: &mut RequestRecord,
 ) -> ProxyError {
     record.denied(&denial);

@@ -13,6 +13,8 @@ use super::super::route::RouteSource;
 use super::*;
 use serde_json::Value;
 
+mod nouns;
+mod properties;
 mod upstreams;
 
 fn catalog() -> Arc<Catalog> {
@@ -101,7 +103,12 @@ fn ask_follow_up(
         now: Timestamp::UNIX_EPOCH,
     };
     match decide(policy, &call) {
-        Ok(grant) => format!("{}/{}", grant.route().name, grant.identity().as_str()),
+        Ok(grant) => {
+            let would = grant.would_deny().map(DenyReason::code);
+            let would = would.map_or_else(String::new, |reason| format!(" would be {reason}"));
+            let identity = grant.identity().as_str();
+            format!("{}/{identity}{would}", grant.route().name)
+        }
         Err(denial) => denial.reason.code().to_owned(),
     }
 }
