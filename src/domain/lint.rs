@@ -27,10 +27,7 @@ pub fn warnings(policy: &Policy, upstreams: &Upstreams) -> Vec<Problem> {
                 .hint("remove one of the two"),
             );
         }
-        if may_reach(route)
-            && route.on.is_for(APP)
-            && !upstreams.iter().any(|u| route.on.names(&u.resource()))
-        {
+        if may_reach(route) && !upstreams.iter().any(|u| route.on.names(&u.resource())) {
             found.push(
                 place("names no upstream, so only the app's description can be asked for".into())
                     .hint("add the app to outbound.upstreams"),
@@ -67,7 +64,7 @@ fn unreached(policy: &Policy, upstreams: &Upstreams) -> Vec<Problem> {
     denied.map(|u| warn(&u.name, &u.app)).collect()
 }
 
-/// Whether such a route could let a call to an upstream through: that has neither operation nor effect.
+/// Whether the route could let a call to an upstream through.
 fn may_reach(route: &Route) -> bool {
-    route.run_as != RunAs::Deny && route.on.operations.is_none() && route.on.effect.is_none()
+    route.run_as != RunAs::Deny && route.on.may_reach_upstream()
 }

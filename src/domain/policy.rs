@@ -12,7 +12,7 @@ use self::denial::{Denial, DenyReason};
 use self::index::Index;
 use self::matcher::Matcher;
 use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Partition, Touch};
-use super::catalog::{APP, Catalog, Effect, Operation};
+use super::catalog::{Catalog, Effect, Operation};
 use super::clock::Timestamp;
 use super::destination::{Destination, Upstream};
 use super::path::CanonicalPath;
@@ -164,7 +164,7 @@ impl Policy {
             .iter()
             .filter(|r| matches!(r.run_as, RunAs::User | RunAs::Caller));
         // An app lets in whoever has CAN_USE on it, whatever the token may do besides (facts 1.4).
-        let mut of_apps = as_user.clone().filter(|r| r.on.is_for(APP));
+        let mut of_apps = as_user.clone().filter(|r| r.on.may_reach_upstream());
         if of_apps.any(|r| r.scope.is_none()) {
             return ScopeSet::default();
         }
@@ -195,7 +195,7 @@ impl Policy {
                 .map(|(_, o)| o.scope.clone())
         };
         // Nobody knows a scope for another app: its calls ask for everything (`runtime/credential.rs`).
-        let of_app = || Scope::parse("all-apis").filter(|_| route.on.is_for(APP));
+        let of_app = || Scope::parse("all-apis").filter(|_| route.on.may_reach_upstream());
         route.scope.clone().or_else(of_app).or_else(named)
     }
 

@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::Value;
 
 use crate::domain::ask::{Call, Resource, Touch};
-use crate::domain::catalog::{Effect, Operation};
+use crate::domain::catalog::{APP, Effect, Operation};
 use crate::domain::destination::Destination;
 use crate::domain::template::PathTemplate;
 
@@ -109,6 +109,11 @@ impl Matcher {
     /// Whether the route names a resource of this kind.
     pub(in crate::domain) fn is_for(&self, kind: &str) -> bool {
         self.resource.as_ref().is_some_and(|r| *r.kind == *kind)
+    }
+
+    /// Whether a call to some upstream could match: it has neither an operation nor an effect.
+    pub(in crate::domain) fn may_reach_upstream(&self) -> bool {
+        self.is_for(APP) && self.operations.is_none() && self.effect.is_none()
     }
 
     /// Whether the route names this thing.

@@ -170,6 +170,11 @@ fn who_may_enter_an_app_need_not_hold_any_scope() {
         r.scope = Some("genie".into());
     });
     assert!(!needs_none(&[sql(), scoped]));
+    let described = route("described", RunAs::User, |r| {
+        r.resource = Some("app/tools-app".into());
+        r.operation = Some("apps.get".into());
+    });
+    assert!(!needs_none(&[sql(), described]));
 }
 
 #[test]
