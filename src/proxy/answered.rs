@@ -98,13 +98,16 @@ impl Answered<'_> {
             Caller::App => Owner::App,
         };
         let (table, kind) = (proxy.follow_ups.clone(), Arc::clone(&creates.kind));
-        let resource = self.resource.clone();
-        let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
+        let bound = Bound {
+            owner,
+            resource: self.resource.clone(),
+        };
+        let bind = move |id: &str| table.bind(&kind, id, bound.clone());
         match &creates.place {
             Place::Body(member) => response.map(|body| tap::tap(body, member, bind).boxed_unsync()),
             Place::Header(name) => {
                 let id = { response.headers().get(name) }.and_then(|value| value.to_str().ok());
-                id.into_iter().for_each(|id| bind.clone()(id));
+                id.into_iter().for_each(bind);
                 response
             }
             // The catalogue refuses both: neither is part of an answer.

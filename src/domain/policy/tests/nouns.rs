@@ -146,7 +146,8 @@ fn every_thing_in_one_call_must_be_allowed_and_as_one_identity() {
         call(&routes, "ai-gateway", genie.clone()),
         "resources_disagree"
     );
-    assert_eq!(call(std::slice::from_ref(&model), "app", genie), "no_route");
+    let alone = std::slice::from_ref(&model);
+    assert_eq!(call(alone, "app", genie), "no_route");
     assert_eq!(call(&[model], "app", json!([])), "model/app");
 }
 
