@@ -16,6 +16,7 @@ use valetkey::domain::audit::{self, Decision, Event, Identity, Record, Text};
 use valetkey::domain::catalog::Catalog;
 use valetkey::domain::clock::{Clock, SystemClock, Timestamp};
 use valetkey::domain::compile::{Settings, compile};
+use valetkey::domain::destination::Destination;
 use valetkey::domain::identity::UserId;
 use valetkey::domain::jwks::KeySet;
 use valetkey::domain::path::CanonicalPath;
@@ -184,6 +185,7 @@ fn decisions(c: &mut Criterion) {
             });
             let call = Call {
                 method: &case.method,
+                destination: &Destination::Workspace,
                 path: &case.path,
                 body,
                 caller: CallerView::User {
@@ -241,6 +243,7 @@ fn whole(policy: &Policy, subject: &UserId, scopes: &ScopeSet) -> bool {
     });
     let call = Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: None,
         caller: CallerView::User { subject, scopes },

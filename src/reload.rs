@@ -98,7 +98,7 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                for warning in lint::warnings(&policy) {
+                for warning in lint::warnings(&policy, &config.outbound.destinations()) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();
@@ -198,7 +198,10 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         ("app", format!("{app:?} {app_secret:?}")),
         (
             "outbound",
-            format!("{:?} {:?}", outbound.listen, outbound.local_client),
+            format!(
+                "{:?} {:?} {:?}",
+                outbound.listen, outbound.local_client, outbound.upstreams
+            ),
         ),
         ("audit", format!("{audit:?}")),
         ("admin", format!("{admin:?}")),
@@ -258,6 +261,10 @@ mod tests {
             ("users: {scopes: [sql]}", &[]),
             ("outbound: {presigned: allow}", &[]),
             ("inbound: {user: optional}", &["inbound"]),
+            (
+                "outbound: {upstreams: [{name: a, url: 'https://a.example'}]}",
+                &["outbound"],
+            ),
             ("inbound: {public: [/assets/**]}", &["inbound"]),
             ("users: {session: {ttl: 5m}}", &["users"]),
             (

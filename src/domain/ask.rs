@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::catalog::Operation;
 use super::clock::Timestamp;
+use super::destination::Destination;
 use super::identity::UserId;
 use super::mcp::{McpFault, Message};
 use super::path::CanonicalPath;
@@ -139,7 +140,9 @@ pub struct Request<'a> {
 pub struct Call<'a> {
     /// Exact, upper case.
     pub method: &'a Method,
-    /// In its one reading.
+    /// Where it goes.
+    pub destination: &'a Destination,
+    /// The path there, in its one reading.
     pub path: &'a CanonicalPath,
     /// The parsed body, where something conditions on it.
     pub body: Option<&'a Value>,
