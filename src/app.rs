@@ -36,7 +36,7 @@ use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 
 use self::wire::{
-    audit_settings, bind_all, flow_settings, http_client, identity, session_settings,
+    audit_settings, bind_all, doors, flow_settings, http_client, identity, session_settings,
 };
 
 mod drain;
@@ -111,8 +111,7 @@ impl App {
         let metrics = Metrics::new().map_err(|fault| one("metrics", fault.to_string()))?;
         metrics.policy_starter(policy.origin() == PolicyOrigin::Starter);
         let http = http_client(config)?;
-        let workspace = Door::to_origin(Arc::clone(&http), &config.workspace.origin)
-            .map_err(|fault| one("workspace.host", fault.to_string()))?;
+        let doors = doors(config, &http)?;
         let agent = Door::to_agent_at(Arc::clone(&http), &config.inbound.agent)
             .map_err(|fault| one("inbound.agent", fault.to_string()))?;
         let (verifier, credentials) = identity(config, &http, &clock, &metrics)?;
@@ -139,9 +138,10 @@ impl App {
                 metrics,
                 cut: CancellationToken::new(),
             },
-            workspace,
+            doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
+            upstreams: config.outbound.destinations(),
             agent,
             gate: AgentGate::new(),
             local: LocalOidc::new(
@@ -326,7 +326,7 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in lint::warnings(&snapshot.policy) {
+    for warning in lint::warnings(&snapshot.policy, &proxy.upstreams) {
         tracing::warn!(%warning, "policy");
     }
     if let Some(until) = snapshot.policy.observed_until() {

@@ -11,6 +11,7 @@ use crate::domain::ask::{
 };
 use crate::domain::catalog::Operation;
 use crate::domain::clock::Timestamp;
+use crate::domain::destination::{Destination, DestinationFault, Upstreams};
 use crate::domain::identity::UserId;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::denial::DenyReason;
@@ -49,6 +50,8 @@ pub struct Question<'a> {
     pub foreign_partition: bool,
     /// For `o=` and `w=` in the query.
     pub workspace_id: Option<&'a str>,
+    /// Where `/@NAME/` leads.
+    pub upstreams: &'a Upstreams,
     /// The moment of the call: an observed policy ends at its date.
     pub now: Timestamp,
 }
@@ -92,12 +95,21 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             "answered by the sidecar itself and never forwarded".into(),
         );
     }
-    let read = CanonicalPath::parse(path).map_err(|fault| ("bad_path", fault.to_string()));
-    let answer = read.and_then(|path| {
-        ask::check_workspace_selectors(query, question.workspace_id)
-            .map_err(|fault| ("bad_request", fault.to_string()))?;
-        let operation = policy.catalog().find(question.method, &path);
-        let body = read_body(policy, question, &path, operation.map(|(_, o)| &**o))?;
+    let read = question.upstreams.read(path).map_err(|fault| {
+        let reason = match fault {
+            DestinationFault::Path(_) | DestinationFault::NoPath => "bad_path",
+            DestinationFault::NoSuchUpstream(_) => "no_such_upstream",
+        };
+        (reason, fault.to_string())
+    });
+    let answer = read.and_then(|(destination, path)| {
+        if destination == Destination::Workspace {
+            ask::check_workspace_selectors(query, question.workspace_id)
+                .map_err(|fault| ("bad_request", fault.to_string()))?;
+        }
+        let operation = destination.operation(policy.catalog(), question.method, &path);
+        let at = (&destination, &path);
+        let body = read_body(policy, question, at, operation.map(|(_, o)| &**o))?;
         let request = Request {
             path: &path,
             query,
@@ -110,13 +122,11 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             (As::User(_) | As::App, _) => CallerView::App,
         };
         let (follow_up, partition) = views(question, caller, operation, &request)?;
-        let touches = operation.map_or_else(
-            || Ok(Vec::new()),
-            |(_, o)| touch::touches(o, &request, &follow_up),
-        );
+        let touches = destination.touches(operation.map(|(_, o)| &**o), &request, &follow_up);
         let touches = touches.map_err(|fault| ("bad_request", fault.to_string()))?;
         let call = Call {
             method: question.method,
+            destination: &destination,
             path: &path,
             body: body.as_ref(),
             caller,
@@ -202,10 +212,20 @@ type Refused = (&'static str, String);
 fn read_body(
     policy: &Policy,
     question: &Question<'_>,
-    path: &CanonicalPath,
+    (destination, path): (&Destination, &CanonicalPath),
     operation: Option<&Operation>,
 ) -> Result<Option<Value>, Refused> {
-    if !policy.reads_body(question.method, path, operation) {
+    let method = question.method;
+    let (decides, members) = match destination {
+        Destination::Workspace => (
+            policy.reads_body(method, path, operation),
+            policy.body_members(path),
+        ),
+        Destination::Upstream(upstream) => {
+            (policy.reads_upstream_body(method, upstream), Vec::new())
+        }
+    };
+    if !decides {
         return Ok(None);
     }
     let Some(bytes) = question.body.filter(|bytes| !bytes.is_empty()) else {
@@ -218,8 +238,7 @@ fn read_body(
         )
     };
     let json = strict_json::parse(bytes, BODY_DEPTH_MAX).map_err(refused)?;
-    ask::check_members(Some(&json), policy.body_members(path))
-        .map_err(|fault| ("bad_request", fault.to_string()))?;
+    ask::check_members(Some(&json), members).map_err(|fault| ("bad_request", fault.to_string()))?;
     Ok(Some(json))
 }
 

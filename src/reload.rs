@@ -135,7 +135,8 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                for warning in config.left_out().iter().chain(&lint::warnings(&policy)) {
+                let linted = lint::warnings(&policy, &config.outbound.destinations());
+                for warning in config.left_out().iter().chain(&linted) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();
@@ -237,7 +238,10 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         ("app", format!("{app:?} {app_secret:?}")),
         (
             "outbound",
-            format!("{:?} {:?}", outbound.listen, outbound.local_client),
+            format!(
+                "{:?} {:?} {:?}",
+                outbound.listen, outbound.local_client, outbound.upstreams
+            ),
         ),
         ("audit", format!("{audit:?}")),
         ("admin", format!("{admin:?}")),
@@ -297,6 +301,10 @@ mod tests {
             ("users: {scopes: [sql]}", &[]),
             ("outbound: {presigned: allow}", &[]),
             ("inbound: {user: optional}", &["inbound"]),
+            (
+                "outbound: {upstreams: [{name: a, url: 'https://a.example'}]}",
+                &["outbound"],
+            ),
             ("inbound: {public: [/assets/**]}", &["inbound"]),
             ("users: {session: {ttl: 5m}}", &["users"]),
             (

@@ -56,7 +56,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         Err(code) => return code,
     };
     let mut warnings = config.left_out().to_vec();
-    warnings.extend(lint::warnings(&policy));
+    warnings.extend(lint::warnings(&policy, &config.outbound.destinations()));
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
             json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
@@ -145,6 +145,7 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
         now: SystemClock.now(),
         body: body.as_deref(),
         workspace_id: config.workspace.workspace_id.as_deref(),
+        upstreams: &config.outbound.destinations(),
     };
     let answer = explain::explain(&policy, &question);
     let written = if arguments.json {

@@ -1,5 +1,6 @@
 //! Mistakes in routes, each with its key and remedy.
 
+use super::super::destination::Upstreams;
 use super::super::lint::warnings;
 use super::*;
 use std::collections::BTreeMap;
@@ -89,7 +90,7 @@ fn shadowed_and_hopeless_routes_are_warned_of() {
         source(|s| s.operation = Some("mlflow.*".into())),
     ];
     let policy = compile(&twice, catalog, Settings::default()).unwrap();
-    let text = warnings(&policy)
+    let text = warnings(&policy, &Upstreams::default())
         .iter()
         .map(ToString::to_string)
         .collect::<Vec<_>>()
