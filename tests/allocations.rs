@@ -12,6 +12,7 @@ use valetkey::domain::ask::{Call, CallerView, FollowUpView, Partition, Request, 
 use valetkey::domain::catalog::Catalog;
 use valetkey::domain::clock::Timestamp;
 use valetkey::domain::compile::{Settings, compile};
+use valetkey::domain::destination::Destination;
 use valetkey::domain::identity::UserId;
 use valetkey::domain::path::CanonicalPath;
 use valetkey::domain::policy::{Policy, decide};
@@ -61,6 +62,7 @@ fn allocations(policy: &Policy, method: &Method, target: &str, body: Option<&Val
     let subject = UserId::parse("alice@example.com").unwrap();
     let scopes = ScopeSet::parse(["sql", "files", "mcp.functions"]);
     let call = Call {
+        destination: &Destination::Workspace,
         method,
         path: &path,
         body,
