@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,7 +37,8 @@ use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 
 use self::wire::{
-    audit_settings, bind_all, doors, flow_settings, http_client, identity, session_settings,
+    audit_settings, bind_all, certificates, doors, flow_settings, forward, http_client, identity,
+    session_settings, write_trust_file,
 };
 
 mod drain;
@@ -53,6 +55,9 @@ pub struct App {
     addresses: Addresses,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
+    stop_outbound: CancellationToken,
+    outbound_tasks: TaskTracker,
+    root: Option<CertificateDer<'static>>,
     agent_address: String,
     agent_start_time: Duration,
     drain_time: Duration,
@@ -102,7 +107,10 @@ impl App {
         for warning in config.left_out() {
             tracing::warn!(%warning, "bundle");
         }
+        let certificates = certificates(config)?;
+        write_trust_file(config, certificates.root.as_ref())?;
         let (outbound, inbound, admin_listener) = bind_all(config).await?;
+        let outbound = outbound.with_tls(certificates.listener);
         let addresses = Addresses {
             inbound: inbound.address(),
             outbound: outbound.address(),
@@ -126,6 +134,16 @@ impl App {
                 .map_err(|fault| one("audit.file", fault.to_string()))?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
+        let (stop_outbound, outbound_tasks) = (CancellationToken::new(), TaskTracker::new());
+        let sinks = Sinks {
+            audit: Arc::new(audit),
+            metrics,
+            cut: CancellationToken::new(),
+        };
+        let stop = Stop {
+            gently: stop_outbound.clone(),
+            at_once: sinks.cut.clone(),
+        };
         let proxy = Arc::new(Proxy {
             settings: flow_settings(config, addresses.outbound)?,
             snapshot: ArcSwap::from_pointee(Snapshot::new(policy, config.users.scopes.clone(), 1)),
@@ -133,22 +151,15 @@ impl App {
             verifier,
             credentials,
             follow_ups: FollowUps::default(),
-            sinks: Sinks {
-                audit: Arc::new(audit),
-                metrics,
-                cut: CancellationToken::new(),
-            },
+            sinks,
             doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
             upstreams: config.outbound.destinations(),
             agent,
             gate: AgentGate::new(),
-            local: LocalOidc::new(
-                addresses.outbound,
-                config.workspace.workspace_id.clone(),
-                local_client,
-            ),
+            local: LocalOidc::new(config.workspace.workspace_id.clone(), local_client),
+            forward: forward(config, certificates.stand_ins, stop, outbound_tasks.clone()),
             tunnels: TaskTracker::new(),
             slots: [slots(), slots()],
         });
@@ -160,6 +171,9 @@ impl App {
             addresses,
             proxy,
             admin,
+            stop_outbound,
+            outbound_tasks,
+            root: certificates.root,
             agent_address,
             agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
@@ -190,6 +204,9 @@ impl App {
             addresses,
             proxy,
             admin,
+            stop_outbound,
+            outbound_tasks,
+            root,
             agent_address,
             agent_start_time,
             drain_time,
@@ -199,13 +216,14 @@ impl App {
             proxy: Arc::clone(&proxy),
             admin: Arc::clone(&admin),
             stop_inbound: CancellationToken::new(),
-            stop_outbound: CancellationToken::new(),
+            stop_outbound,
             stop_admin: CancellationToken::new(),
             cut: proxy.sinks.cut.clone(),
             inbound_tasks: TaskTracker::new(),
-            outbound_tasks: TaskTracker::new(),
+            outbound_tasks,
             admin_tasks: TaskTracker::new(),
             drain_time,
+            root,
         };
         note_start(&proxy);
         proxy.verifier.keys().warm();
@@ -254,6 +272,7 @@ pub struct Running {
     outbound_tasks: TaskTracker,
     admin_tasks: TaskTracker,
     drain_time: Duration,
+    root: Option<CertificateDer<'static>>,
 }
 
 impl Running {
@@ -267,6 +286,11 @@ impl Running {
     /// Where the listeners are.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// The root of the local CA, where one was made: what the agent has to trust.
+    pub fn root(&self) -> Option<&CertificateDer<'static>> {
+        self.root.as_ref()
     }
 
     /// The shared parts.

@@ -50,6 +50,9 @@ enum Command {
     Run {
         #[command(flatten)]
         config: ConfigArgument,
+        /// How the agent's calls are led to the sidecar
+        #[arg(long, value_enum, default_value_t = serve::WireWord::Host)]
+        wire: serve::WireWord,
         /// The agent's command, after `--`
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
@@ -166,7 +169,11 @@ pub fn main(
         env: Env::from(text),
     };
     match arguments.command {
-        Command::Run { config, command } => serve::run(&config, &command, &world),
+        Command::Run {
+            config,
+            wire,
+            command,
+        } => serve::run(&config, wire, &command, &world),
         Command::Serve { config } => serve::serve(&config, &world),
         Command::Demo { once } => serve::demo(once),
         Command::Check { config, json } => policy::check(&config, json, &world.env),

@@ -1,7 +1,7 @@
 //! The configuration: file and environment in, checked values out, or every mistake at once (PRODUCT 2 to 4).
 //!
 //! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of
-//! `raw.rs`) → `sections.rs`, `routes.rs`, `upstreams.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
+//! `raw.rs`) → `sections.rs`, `outbound.rs`, `routes.rs`, `upstreams.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
 //! read. Nothing here is ever written back: there is only [`Config::summary`]. Read `raw.rs` next.
 //!
 //! Lives: listeners, files and limits are read once (a change needs a restart); `routes` and `users.scopes` are the
@@ -23,12 +23,14 @@ use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
+use crate::domain::tunnel::AllowedHosts;
 
 pub mod bundle;
 pub mod check;
 pub mod file;
 pub mod inbound;
 pub mod limits;
+pub mod outbound;
 pub mod policy;
 pub mod raw;
 pub mod read;
@@ -239,6 +241,14 @@ pub struct Outbound {
     pub listen: SocketAddr,
     /// The pair of an agent that `serve` did not start.
     pub local_client: Option<LocalClient>,
+    /// Whether https is served on the same port.
+    pub tls: bool,
+    /// Whether CONNECT is served.
+    pub forward: bool,
+    /// Hosts that CONNECT may lead to without a look inside.
+    pub allow_hosts: AllowedHosts,
+    /// Where the local CA and the public roots are written, for an agent that `run` did not start.
+    pub trust_file: Option<PathBuf>,
     /// Whether calls that hand out storage addresses pass.
     pub presigned: Presigned,
     /// Further hosts.

@@ -61,6 +61,7 @@
 
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
+    pub mod address; //        what kind of place an IP address is
     pub mod alias; //          two vocabularies of scopes
     pub mod ask; //            a request → operation, resources, follow-up id
     pub mod audit; //          one record, its chain, its proof
@@ -85,6 +86,7 @@ pub mod domain {
     pub mod strict_json; //    JSON with one reading
     pub mod template; //       path templates and their trie
     pub mod token; //          user tokens, verified
+    pub mod tunnel; //         CONNECT: what it names, and what is allowed
 }
 
 /// Floor 2: what remembers or talks.
@@ -104,6 +106,7 @@ pub mod runtime {
     pub mod key_store; //      the issuer's keys, kept fresh
     pub mod keyed_flight; //   single flight per key, bounded
     pub mod listener; //       bind, accept, serve, drain
+    pub mod local_ca; //       certificates of our own, made at start
     pub mod metrics; //        Prometheus, typed
     pub mod seen_scopes; //    what tokens of a client have carried
     pub mod session; //        local stand-ins for users and the app
@@ -115,6 +118,8 @@ pub mod runtime {
     pub mod token_endpoint; // RFC 6749 section 4.4 and RFC 8693 on the wire
     #[cfg(test)]
     pub mod token_script; //   a scripted token endpoint
+    pub mod trust_bundle; //   roots for the agent
+    pub mod tunnel; //         tunnels nobody looks into
     pub mod upstream; //       the typed doors
     pub mod verifier; //       verify once, remember by digest
 }

@@ -36,13 +36,16 @@ use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::Verifier;
 
+use self::connect::Forward;
 use self::error::ProxyError;
 use self::local_oidc::LocalOidc;
 use self::record::{RequestRecord, Sinks};
+use self::way::{StandIn, Way};
 
 pub mod admin;
 pub mod answered;
 pub mod body;
+pub mod connect;
 pub mod error;
 pub mod inbound;
 pub mod local_oidc;
@@ -53,6 +56,7 @@ pub mod refusal;
 pub mod sending;
 pub mod tap;
 pub mod target;
+pub mod way;
 
 /// Whether a request needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +154,9 @@ pub struct Proxy {
     pub gate: AgentGate,
     /// The answers that the sidecar gives itself.
     pub local: LocalOidc,
-    /// Upgraded connections, which the listeners do not track.
+    /// `outbound.forward`.
+    pub forward: Option<Arc<Forward>>,
+    /// Upgraded connections of inbound, which the listeners do not track.
     pub tunnels: TaskTracker,
     /// Free places for requests: inbound, outbound.
     pub slots: [Semaphore; 2],
@@ -162,18 +168,37 @@ pub fn service(
     direction: Direction,
 ) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static {
     let proxy = Arc::clone(proxy);
-    move |request, peer| {
-        let call = Uuid::now_v7();
-        let metrics = proxy.sinks.metrics.clone();
-        let proxy = Arc::clone(&proxy);
-        envelope(request, call, metrics, move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move {
-                let record = RequestRecord::open(proxy.sinks.clone(), direction, call);
-                serve(&proxy, request, peer, record).await
-            }
-        })
-    }
+    move |request, peer| one(&proxy, request, peer, direction, Way::direct(peer))
+}
+
+/// The outbound flow inside a tunnel. A named type: tunnels are made by this very flow.
+pub fn inside(proxy: Arc<Proxy>, there: Arc<StandIn>) -> Arc<Service> {
+    Arc::new(move |request, peer| {
+        let way = Way::Inside(Arc::clone(&there));
+        one(&proxy, request, peer, Direction::Outbound, way)
+    })
+}
+
+/// What a listener serves.
+pub type Service = dyn Fn(Request<Incoming>, Peer) -> ServiceFuture + Send + Sync;
+
+fn one(
+    proxy: &Arc<Proxy>,
+    request: Request<Incoming>,
+    peer: Peer,
+    direction: Direction,
+    way: Way,
+) -> ServiceFuture {
+    let call = Uuid::now_v7();
+    let metrics = proxy.sinks.metrics.clone();
+    let proxy = Arc::clone(proxy);
+    envelope(request, call, metrics, move |request| {
+        let (proxy, way) = (Arc::clone(&proxy), way.clone());
+        async move {
+            let record = RequestRecord::open(proxy.sinks.clone(), direction, call);
+            serve(&proxy, request, (peer, way), record).await
+        }
+    })
 }
 
 /// Marks what must not be printed, and makes a panic of the flow an answer that still names the call.
@@ -204,11 +229,15 @@ pub type ServiceFuture = std::pin::Pin<Box<dyn Future<Output = Response<Body>> +
 async fn serve(
     proxy: &Arc<Proxy>,
     request: Request<Incoming>,
-    peer: Peer,
+    (peer, way): (Peer, Way),
     mut record: RequestRecord,
 ) -> Response<Body> {
     let direction = record.direction();
-    record.asks(request.method(), request.uri().path(), request.headers());
+    let (method, uri) = (request.method(), request.uri());
+    let place = uri.authority().filter(|_| connect::asks(method));
+    let place = place.and_then(|place| place.as_str().rsplit('@').next());
+    let asked = place.unwrap_or_else(|| uri.path());
+    record.asks(method, asked, request.headers());
     let id = Arc::clone(record.request_id());
     let [inbound_slots, outbound_slots] = &proxy.slots;
     let slots = if direction == Direction::Inbound {
@@ -222,7 +251,12 @@ async fn serve(
             let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             let response = match direction {
                 Direction::Inbound => inbound::answer(proxy, request, peer, record).await,
-                Direction::Outbound => outbound::answer(proxy, request, record).await,
+                Direction::Outbound => match (&proxy.forward, &way) {
+                    (Some(forward), Way::Direct { .. }) if connect::asks(request.method()) => {
+                        connect::answer(proxy, forward, request, peer, record).await
+                    }
+                    (_, _) => outbound::answer(proxy, request, &way, record).await,
+                },
             };
             // The place is taken until the head of the answer: streams are bounded by the connections.
             drop(slot);

@@ -238,9 +238,16 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         ("app", format!("{app:?} {app_secret:?}")),
         (
             "outbound",
+            // All but `presigned`, which is the policy's.
             format!(
-                "{:?} {:?} {:?}",
-                outbound.listen, outbound.local_client, outbound.upstreams
+                "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                outbound.tls,
+                outbound.forward,
+                outbound.allow_hosts,
+                outbound.trust_file,
+                outbound.listen,
+                outbound.local_client,
+                outbound.upstreams
             ),
         ),
         ("audit", format!("{audit:?}")),
@@ -305,6 +312,8 @@ mod tests {
                 "outbound: {upstreams: [{name: a, url: 'https://a.example'}]}",
                 &["outbound"],
             ),
+            ("outbound: {allow_hosts: [pypi.org]}", &["outbound"]),
+            ("outbound: {tls: on}", &["outbound"]),
             ("inbound: {public: [/assets/**]}", &["inbound"]),
             ("users: {session: {ttl: 5m}}", &["users"]),
             (

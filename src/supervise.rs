@@ -12,6 +12,7 @@ pub mod environment;
 mod leaks;
 pub mod orphans;
 pub mod process;
+pub mod trust;
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -7,13 +7,22 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
 use crate::config::words::{self, Exchange};
 use crate::config::{Config, limits::Limits};
-use crate::domain::clock::{Clock, SignedDuration};
+use crate::domain::clock::{Clock, SignedDuration, SystemClock};
+use crate::domain::destination::Destination;
 use crate::domain::headers::IdentityHeaders;
 use crate::domain::identity::Origin;
 use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
+use crate::domain::tunnel::Host;
+use crate::proxy::connect::Forward;
+use crate::proxy::way::{self, StandIn};
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
 use crate::runtime::audit_writer::{AuditSettings, AuditSync, OnFailure};
@@ -22,13 +31,15 @@ use crate::runtime::discovery::{Discoverer, Pins};
 use crate::runtime::exchanged_tokens::ExchangedTokens;
 use crate::runtime::http_client::{ClientLimits, HttpSend, HyperSend};
 use crate::runtime::key_store::{KeyStore, KeyStoreSettings};
-use crate::runtime::listener::{Listener, ListenerLimits};
+use crate::runtime::listener::{Listener, ListenerLimits, Serving, Stop};
+use crate::runtime::local_ca::LocalCa;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::session::{SessionFormat, SessionSettings};
 use crate::runtime::tls;
 use crate::runtime::token_endpoint::{
     ClientCredential, EndpointUrl, TokenEndpoint, TokenEndpointSettings,
 };
+use crate::runtime::trust_bundle::TrustBundle;
 use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::{Verifier, VerifierSettings};
 
@@ -105,6 +116,121 @@ fn client_that_trusts(
         idle_connection_time: config.limits.idle_connection_time,
     };
     Ok(Arc::new(HyperSend::new(roots, limits)))
+}
+
+/// What of the agent's side is made of certificates.
+#[derive(Default)]
+pub(super) struct Certificates {
+    /// Of the listener itself.
+    pub(super) listener: Option<Arc<ServerConfig>>,
+    /// Of the hosts that tunnels end here for.
+    pub(super) stand_ins: Vec<Arc<StandIn>>,
+    /// What clients have to trust; its key is gone.
+    pub(super) root: Option<CertificateDer<'static>>,
+}
+
+/// Makes the local CA and all that it ever signs.
+pub(super) fn certificates(config: &Config) -> Result<Certificates, Vec<Problem>> {
+    let outbound = &config.outbound;
+    if !outbound.tls && !outbound.forward {
+        let unused = outbound.trust_file.is_some();
+        let problem = Problem::new("outbound.trust_file", "there is no local CA to be trusted");
+        let hint = "set outbound.tls or outbound.forward to on, or remove the key";
+        return if unused {
+            Err(vec![problem.hint(hint)])
+        } else {
+            Ok(Certificates::default())
+        };
+    }
+    let fault = |key: &str, fault: String| vec![Problem::new(key, fault)];
+    let key = if outbound.tls {
+        "outbound.tls"
+    } else {
+        "outbound.forward"
+    };
+    // The clients' clocks are what a certificate must agree with, so this is the real time also in tests.
+    let ca = LocalCa::new(SystemClock.now()).map_err(|f| fault(key, f.to_string()))?;
+    let mut made = Certificates {
+        root: Some(ca.certificate()),
+        ..Certificates::default()
+    };
+    if outbound.tls {
+        let names = ["127.0.0.1", "::1", "localhost"];
+        let server = ca.serve_as(&names).map_err(|f| fault(key, f.to_string()))?;
+        made.listener = Some(server);
+    }
+    if outbound.forward {
+        let upstreams = config.outbound.destinations();
+        let workspace = (
+            "workspace.host",
+            &config.workspace.origin,
+            Destination::Workspace,
+        );
+        let all = upstreams.iter().map(|u| {
+            let to = Destination::Upstream(Arc::clone(u));
+            ("outbound.upstreams", &u.origin, to)
+        });
+        for (key, origin, destination) in std::iter::once(workspace).chain(all) {
+            let place = way::place(origin).map_err(|f| fault(key, f.to_string()))?;
+            let name = match &place.host {
+                Host::Name(name) => name.to_string(),
+                Host::Address(address) => address.to_string(),
+            };
+            let tls = ca
+                .serve_as(&[&name])
+                .map_err(|f| fault(key, f.to_string()))?;
+            made.stand_ins.push(Arc::new(StandIn {
+                destination,
+                place,
+                tls,
+            }));
+        }
+    }
+    Ok(made)
+}
+
+/// The forward proxy, if there is to be one.
+pub(super) fn forward(
+    config: &Config,
+    stand_ins: Vec<Arc<StandIn>>,
+    stop: Stop,
+    tasks: TaskTracker,
+) -> Option<Arc<Forward>> {
+    config.outbound.forward.then(|| {
+        Arc::new(Forward {
+            stand_ins,
+            allowed: config.outbound.allow_hosts.clone(),
+            slots: Arc::new(Semaphore::new(config.limits.tunnels)),
+            connect_time: config.limits.connect_time,
+            idle_time: config.limits.tunnel_idle_time,
+            serving: Serving::new(listener_limits(&config.limits), stop),
+            tasks,
+        })
+    })
+}
+
+/// Writes the root and the public ones for an agent that somebody else starts. Readers see the old file or the new one.
+pub(super) fn write_trust_file(
+    config: &Config,
+    root: Option<&CertificateDer<'static>>,
+) -> Result<(), Vec<Problem>> {
+    let (Some(file), Some(root)) = (&config.outbound.trust_file, root) else {
+        return Ok(());
+    };
+    let problem = |message: String| vec![Problem::new("outbound.trust_file", message)];
+    let bundle = TrustBundle::of_the_system();
+    if bundle.is_empty() {
+        let message = "this system has no public roots to put beside the local CA".to_owned();
+        let [problem] = [Problem::new("outbound.trust_file", message)];
+        return Err(vec![
+            problem.hint("install ca-certificates, or set SSL_CERT_FILE to a bundle"),
+        ]);
+    }
+    let mut beside = file.clone().into_os_string();
+    beside.push(".new");
+    std::fs::write(&beside, bundle.with_own(root))
+        .and_then(|()| std::fs::rename(&beside, file))
+        .map_err(|fault| problem(format!("cannot be written: {fault}")))
 }
 
 /// Everything that knows the issuer: verification on the way in, credentials on the way out.
@@ -190,7 +316,12 @@ pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> Session
             words::SessionFormat::Jwt => SessionFormat::Jwt,
         },
         sessions_max: session.sessions_max,
-        issuer: format!("http://{outbound}/oidc"),
+        // Where the agent finds the keys by the way that it is wired.
+        issuer: if config.outbound.forward {
+            format!("{}/oidc", way::https(&config.workspace.origin))
+        } else {
+            format!("{}/oidc", way::direct_origin(outbound, config.outbound.tls))
+        },
     }
 }
 

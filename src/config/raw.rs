@@ -142,10 +142,16 @@ pub struct RawOutbound {
     pub listen: Given<String>,
     /// The pair an agent presents that `serve` did not start; `run` makes its own.
     pub local_client: Given<RawLocalClient>,
-    /// https with a local CA on the same port (a later version). Default: off.
+    /// Also https on the same port, with a certificate of a local CA that is made at start. Default: off.
     pub tls: Given<Switch>,
-    /// CONNECT for the workspace (a later version). Default: off.
+    /// Also a forward proxy: CONNECT to the workspace and the upstreams ends here and is decided like any call; to allow_hosts
+    /// it passes unseen; to anything else it is refused. Default: off.
     pub forward: Given<Switch>,
+    /// Hosts that CONNECT passes to: HOST, *.SUFFIX or ADDRESS, each with :PORT (443 otherwise), or NETWORK/PREFIX. Addresses
+    /// that are not public are refused unless they are listed themselves. Default: none.
+    pub allow_hosts: List<String>,
+    /// Where the local CA and the public roots are written in PEM, for an agent that `run` did not start. Default: nowhere.
+    pub trust_file: Given<String>,
     /// Calls that hand out storage addresses which bypass the sidecar. Default: refuse.
     pub presigned: Given<Presigned>,
     /// Further hosts, such as an MCP server that is an app of its own. Default: none.
@@ -285,6 +291,10 @@ pub struct RawLimits {
     pub connections: Given<u64>,
     /// Requests in flight of one listener. Default: 512; from 4 to 65536.
     pub requests: Given<u64>,
+    /// CONNECT tunnels at a time. Default: 256; from 1 to 65536.
+    pub tunnels: Given<u64>,
+    /// How long nothing may move in a tunnel to one of outbound.allow_hosts. Default: 15m; from 10s to 24h.
+    pub tunnel_idle_time: Given<Span>,
     /// Time to connect to workspace or agent. Default: 5s; from 100ms to 1m.
     pub connect_time: Given<Span>,
     /// Time from the last piece of a request until the far side's answer begins. Default: 300s; from 1s to 1h.

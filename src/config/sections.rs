@@ -1,7 +1,7 @@
 //! Each section's values: defaults from the environment, bounds, and what sections must agree on.
 //!
-//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs`, `upstreams.rs` and
-//! `limits.rs` next.
+//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `outbound.rs`, `routes.rs`
+//! and `limits.rs` next.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,12 +13,12 @@ use tracing::level_filters::LevelFilter;
 use super::check::Checker;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
+use super::outbound::outbound;
 use super::policy;
-use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
+use super::raw::{RawApp, RawAudit, RawConfig, RawLog, RawWorkspace};
 use super::read::Given;
-use super::upstreams;
-use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
-use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use super::words::{AppScopes, AuditSync, LogFormat, OnFailure};
+use super::{Admin, App, Audit, Config, Env, Log, Workspace};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::secret::{Digest, Secret};
@@ -28,7 +28,7 @@ pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
 
 const MIB: u64 = 1 << 20;
 
-const fn loopback(port: u16) -> SocketAddr {
+pub(super) const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
@@ -100,14 +100,6 @@ pub fn check(
 
 /// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
 fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
-    if let Some(outbound) = raw.outbound.get() {
-        if outbound.tls.get() == Some(&Switch::On) {
-            c.not_yet(&outbound.tls, "serve https to the agent");
-        }
-        if outbound.forward.get() == Some(&Switch::On) {
-            c.not_yet(&outbound.forward, "serve CONNECT");
-        }
-    }
     if let Some(audit) = raw.audit.get() {
         c.not_yet(&audit.ship, "ship the audit log");
     }
@@ -241,39 +233,6 @@ fn secret_variable(name: &str, c: &mut Checker<'_>) -> Option<Arc<Secret>> {
         return None;
     }
     Some(Arc::new(Secret::new(value.to_owned())))
-}
-
-fn outbound(raw: &RawOutbound, workspace: Option<&Origin>, c: &mut Checker<'_>) -> Outbound {
-    let listen = c.socket(&raw.listen, loopback(9400));
-    if !listen.ip().is_loopback() {
-        let problem = raw
-            .listen
-            .problem("the outbound listener must be reachable from this machine only");
-        c.report(problem.hint("write 127.0.0.1:PORT"));
-    }
-    Outbound {
-        listen,
-        local_client: local_client(&raw.local_client, c),
-        presigned: raw.presigned.get().copied().unwrap_or(Presigned::Refuse),
-        upstreams: upstreams::check(&raw.upstreams, workspace, c),
-    }
-}
-
-fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<LocalClient> {
-    let raw = given.get()?;
-    if raw.id.is_absent() || raw.secret.is_absent() {
-        let problem = given.problem("needs both `id` and `secret`");
-        c.report(problem.hint("remove it under `run`, which makes its own pair"));
-    }
-    let (id, secret) = (
-        c.sourced_text(&raw.id),
-        c.secret(&raw.secret, LOCAL_SECRET_CHARS_MIN),
-    );
-    let (id, secret) = (id?, secret?);
-    if ClientId::parse(&id).is_err() {
-        c.report(raw.id.problem("is no name of a client"));
-    }
-    Some(LocalClient { id, secret })
 }
 
 fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::bundle::Loaded;
-use super::{Config, upstreams};
+use super::{Config, Outbound, upstreams};
 use crate::domain::route::PolicyOrigin;
 
 impl Config {
@@ -40,7 +40,7 @@ impl Config {
             ("workspace", self.workspace.origin.to_string()),
             ("inbound", self.inbound.listen.to_string()),
             ("agent", self.inbound.agent.to_string()),
-            ("outbound", self.outbound.listen.to_string()),
+            ("outbound", outbound(&self.outbound)),
             ("upstreams", upstreams::summary(&self.outbound.upstreams)),
             ("admin", self.admin.listen.to_string()),
             ("user", format!("{:?}", self.inbound.user).to_lowercase()),
@@ -58,4 +58,17 @@ impl Config {
             ("audit", source(&self.audit.file)),
         ]
     }
+}
+
+/// Where it listens, and in which forms.
+fn outbound(outbound: &Outbound) -> String {
+    let mut text = outbound.listen.to_string();
+    if outbound.tls {
+        text.push_str(", also https");
+    }
+    if outbound.forward {
+        let listed = outbound.allow_hosts.len();
+        text.push_str(&format!(", forward proxy with {listed} further hosts"));
+    }
+    text
 }

@@ -24,9 +24,14 @@ pub enum HeadFault {
     /// No `Host`, two, or one that is no authority (SECURITY R15).
     #[error("the request must have exactly one valid Host")]
     Host,
-    /// `CONNECT`, `TRACE` or `TRACK`, or an absolute target.
+    /// `CONNECT` (but to a forward proxy's door), `TRACE` or `TRACK`.
     #[error("this form of request is not served")]
     Form,
+    /// An absolute target, as proxies of plain http get it.
+    #[error(
+        "a target with a scheme and a host is not served: this is no proxy for plain http; use https, or take this address out of HTTP_PROXY"
+    )]
+    Absolute,
     /// Two token headers, or one that is not visible ASCII (SECURITY R1).
     #[error("the user token must be in exactly one header")]
     TokenHeader,
@@ -57,7 +62,7 @@ pub fn check_head(
             authority.as_str()
         }
         (Version::HTTP_2, _, _, _) => return Err(HeadFault::Host),
-        (_, Some(_), _, _) => return Err(HeadFault::Form),
+        (_, Some(_), _, _) => return Err(HeadFault::Absolute),
         (_, None, Some(host), None) => host.to_str().map_err(|_| HeadFault::Host)?,
         (_, None, _, _) => return Err(HeadFault::Host),
     };
@@ -68,6 +73,20 @@ pub fn check_head(
             .parse::<http::uri::Authority>()
             .is_ok_and(|a| !a.host().is_empty());
     if valid { Ok(()) } else { Err(HeadFault::Host) }
+}
+
+/// Checks that a request brings no body, as a CONNECT may not: its connection becomes the tunnel.
+///
+/// # Errors
+/// [`HeadFault::Framing`].
+pub fn check_without_body(headers: &HeaderMap) -> Result<(), HeadFault> {
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.contains_key(header::CONTENT_LENGTH)
+    {
+        Err(HeadFault::Framing)
+    } else {
+        Ok(())
+    }
 }
 
 /// The host of a checked request: the authority of HTTP/2, else the `Host` header.

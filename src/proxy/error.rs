@@ -21,8 +21,10 @@ use crate::runtime::audit_writer::AuditUnavailable;
 use crate::runtime::credential::CredentialFault;
 use crate::runtime::endpoint_fault::EndpointFault;
 use crate::runtime::http_client::{Body, SendFault, full};
+use crate::runtime::tunnel::TunnelFault;
 
 use super::body::BodyFault;
+use super::connect::ConnectFault;
 
 mod words;
 
@@ -111,8 +113,14 @@ pub enum ProxyError {
     /// The front door of the upstream sends whoever it does not let in to its login.
     #[error("the upstream answered with its login")]
     UpstreamLogin,
-    /// More requests than `limits.requests` are in flight.
-    #[error("more requests in flight than limits.requests")]
+    /// CONNECT to a place that tunnels may not lead to.
+    #[error("{0}")]
+    Connect(ConnectFault),
+    /// A tunnel that may be, to a far side that is not there.
+    #[error("{0}")]
+    Tunnel(#[source] TunnelFault),
+    /// More requests than `limits.requests`, or tunnels than `limits.tunnels`.
+    #[error("more requests in flight than limits.requests, or tunnels than limits.tunnels")]
     Overloaded,
     /// A step met what its predecessor rules out, or panicked.
     #[error("internal: {0}")]
@@ -147,7 +155,7 @@ struct Row {
 
 /// Every reason of the table below; a denial has those of [`DenyReason::ALL`] instead. `tests/tidy.rs` holds the list to the
 /// table and the README to the list.
-pub const REASONS: [&str; 34] = [
+pub const REASONS: [&str; 37] = [
     "bad_head",
     "bad_path",
     "bad_request",
@@ -172,6 +180,9 @@ pub const REASONS: [&str; 34] = [
     "upstream_login_required",
     "upstream_unreachable",
     "upstream_timeout",
+    "connect_refused",
+    "tunnel_unreachable",
+    "tunnel_timeout",
     "overloaded",
     "internal",
     "token_missing",
@@ -275,6 +286,14 @@ impl ProxyError {
             }
             Self::Upstream(SendFault::Timeout(_)) => row(TIMEOUT, "upstream_timeout", Upstream),
             Self::UpstreamLogin => row(FORBIDDEN, "upstream_login_required", Upstream),
+            Self::Connect(ConnectFault::Place(_)) => row(BAD, "connect_refused", Caller),
+            Self::Connect(ConnectFault::NotListed(_) | ConnectFault::Address(..)) => {
+                row(FORBIDDEN, "connect_refused", Policy)
+            }
+            Self::Tunnel(TunnelFault::Timeout(_)) => row(TIMEOUT, "tunnel_timeout", Upstream),
+            Self::Tunnel(TunnelFault::Resolve(_) | TunnelFault::Connect(_)) => {
+                row(GATEWAY, "tunnel_unreachable", Upstream)
+            }
             Self::Overloaded => row(LATER, "overloaded", Sidecar),
             Self::Internal(_) => row(INTERNAL, "internal", Sidecar),
         }

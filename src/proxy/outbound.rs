@@ -27,28 +27,26 @@ use crate::runtime::upstream::OutboundParts;
 use super::answered::Answered;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
-use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
 use super::target::Target;
+use super::way::Way;
 use super::{Proxy, Snapshot, partition, refusal};
-
-/// What a `Host` without a port means.
-const HTTP_PORT: u16 = 80;
 
 /// Serves one outbound request; errors become answers here.
 pub async fn answer(
     proxy: &Arc<Proxy>,
     request: Request<Body>,
+    way: &Way,
     mut record: RequestRecord,
 ) -> Response<Body> {
-    if LocalOidc::owns(request.uri().path()) {
-        return match local(proxy, request).await {
+    if way.is_local(request.uri().path()) {
+        return match local(proxy, request, way).await {
             Ok(response) => record.answered(response, None),
             Err(error) => record.refused(&error, None),
         };
     }
-    match Box::pin(serve(proxy, request, &mut record)).await {
+    match Box::pin(serve(proxy, request, way, &mut record)).await {
         Ok((response, receipt)) => record.answered(response, Some(receipt)),
         Err(Failed { error, receipt }) => record.refused(&error, receipt),
     }
@@ -57,17 +55,19 @@ pub async fn answer(
 async fn serve(
     proxy: &Arc<Proxy>,
     request: Request<Body>,
+    way: &Way,
     record: &mut RequestRecord,
 ) -> Result<(Response<Body>, Receipt), Failed> {
     let snapshot = proxy.snapshot.load_full();
     let (mut parts, body) = request.into_parts();
-    check_local(proxy, &parts)?;
+    check_local(proxy, &parts, way)?;
     headers::strip_hop_by_hop(&mut parts.headers);
     let caller = caller(proxy, &mut parts, record)?;
-    let (destination, path) = proxy.upstreams.read(parts.uri.path())?;
+    let (destination, path) = way.read(&proxy.upstreams, parts.uri.path())?;
     let target = Target {
         destination: &destination,
         path: &path,
+        way,
     };
     if destination == Destination::Workspace {
         ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
@@ -192,7 +192,7 @@ impl<'a> Asked<'a> {
 }
 
 /// Only a client on this machine, by the sidecar's own name, not a page in some browser (SECURITY R15, R27).
-fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
+fn check_local(proxy: &Proxy, parts: &Parts, way: &Way) -> Result<(), ProxyError> {
     headers::check_head(&parts.method, &parts.uri, parts.version, &parts.headers)?;
     if parts
         .uri
@@ -203,15 +203,11 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
         return Err(ProxyError::TargetTooLong);
     }
     let host = headers::host(&parts.uri, &parts.headers);
-    let own_port = proxy.settings.outbound_address.port();
-    let named = host.parse::<http::uri::Authority>().is_ok_and(|host| {
-        crate::domain::identity::is_loopback_host(host.host())
-            && host.port_u16().unwrap_or(HTTP_PORT) == own_port
-    });
-    if !named {
-        return Err(ProxyError::NotLocal(
-            "the Host must be this listener's own loopback address and port",
-        ));
+    if !way.is_called(proxy.settings.outbound_address, host) {
+        return Err(ProxyError::NotLocal(match way {
+            Way::Direct { .. } => "the Host must be this listener's own loopback address and port",
+            Way::Inside(_) => "the Host must be the one that the tunnel was asked for",
+        }));
     }
     if headers::is_cross_site(&parts.headers) {
         Err(ProxyError::NotLocal(
@@ -222,12 +218,17 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
     }
 }
 
-async fn local(proxy: &Proxy, request: Request<Body>) -> Result<Response<Body>, ProxyError> {
+async fn local(
+    proxy: &Proxy,
+    request: Request<Body>,
+    way: &Way,
+) -> Result<Response<Body>, ProxyError> {
     let (parts, body) = request.into_parts();
-    check_local(proxy, &parts)?;
+    check_local(proxy, &parts, way)?;
+    let (request, origin) = (Request::from_parts(parts, body), way.origin(proxy));
     proxy
         .local
-        .answer(Request::from_parts(parts, body), &proxy.sessions)
+        .answer(request, &origin, &proxy.sessions)
         .await
         .ok_or(ProxyError::NoSuchLocal)
 }

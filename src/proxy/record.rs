@@ -28,6 +28,7 @@ use self::recorded::Recorded;
 use super::error::ProxyError;
 
 mod recorded;
+pub mod tunnelled;
 
 /// The status in records of a peer that left before the answer was whole (the field's convention).
 const CLIENT_GONE: u16 = 499;
@@ -345,9 +346,11 @@ fn measure(record: &mut Record, sent: &AtomicU64, received: u64, started: Instan
 }
 
 fn known_method(method: &http::Method) -> Option<&'static str> {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-        .into_iter()
-        .find(|known| *known == method.as_str())
+    [
+        "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT",
+    ]
+    .into_iter()
+    .find(|known| *known == method.as_str())
 }
 
 /// Records wait in a queue of thousands, and what is beyond is cut from the line anyway.

@@ -119,7 +119,7 @@ const FAULTY: &str = r#"workspace: {host: "http://127.0.0.1:1", id: "${SECRET_LO
 inbond: {listen: "127.0.0.1:0"}
 outbound:
   listen: 0.0.0.0:9400
-  tls: on
+  allow_hosts: ["*"]
 app: {client_id: x, client_secret: a-secret-value-in-the-file}
 users: {session: {ttl: soon}}
 routes:
@@ -131,7 +131,7 @@ audit: {ship: {volume: a.b.c}}
 const MISTAKES: [(usize, &str, &str); 8] = [
     (2, "inbond", "`inbound`"),
     (4, "outbound.listen", "127.0.0.1:PORT"),
-    (5, "outbound.tls", "remove"),
+    (5, "outbound.allow_hosts[0]", "*.example.com"),
     (6, "app.client_secret", "{env: NAME}"),
     (7, "users.session.ttl", "30s"),
     (9, "routes[0].as", "app, user, caller, deny"),

@@ -29,12 +29,14 @@ pub mod client;
 pub mod leaks;
 pub mod options;
 pub mod raw;
+pub mod secure;
 
 use agent::Agent;
 use client::{Client, Exposed};
 use leaks::{Leaks, LogMark};
 use options::merge;
 pub use options::{TestOptions, environment};
+use secure::SecureClient;
 
 /// The longest any single wait of a test may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -189,6 +191,13 @@ impl TestApp {
     /// Calls from the agent's side.
     pub fn outbound(&self) -> Client {
         Client::new(self.addresses.outbound, Arc::clone(&self.exposed))
+    }
+
+    /// Calls from the agent's side over TLS, and through tunnels.
+    pub fn secure(&self) -> SecureClient {
+        let root = self.with_running(|running| running.root().cloned());
+        let root = root.expect("outbound.tls or outbound.forward is on");
+        SecureClient::new(self.addresses.outbound, root, Arc::clone(&self.exposed))
     }
 
     /// Metrics, health, status.

@@ -41,6 +41,8 @@ impl ProxyError {
             Self::Upstream(SendFault::Broken(_)) => "the upstream broke off without an answer; the call may have had its effect".into(),
             Self::Upstream(SendFault::Timeout(_)) => "the upstream did not answer in time; see limits.response_head_time".into(),
             Self::UpstreamLogin => "the upstream answered with a login instead of letting the call in: whoever the call runs as needs CAN_USE on that app, and apps take OAuth tokens only (a personal access token is refused)".into(),
+            Self::Connect(fault) => fault.to_string(),
+            Self::Tunnel(fault) => fault.to_string(),
             Self::Internal(_) => "internal error".into(),
         }
     }
