@@ -22,3 +22,5 @@ mod reload;
 mod run;
 #[cfg(test)]
 mod serve;
+#[cfg(test)]
+mod wire;

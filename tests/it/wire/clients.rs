@@ -50,7 +50,8 @@ context = ssl.create_default_context(cafile=root)
 context.verify_flags |= ssl.VERIFY_X509_STRICT
 host, port = proxy.split(':')
 client = http.client.HTTPSConnection(host, int(port), context=context, timeout=9)
-client.set_tunnel(*place.split(':'))
+there, door = place.split(':')
+client.set_tunnel(there, int(door))
 for _ in range(3):
     client.request('GET', path, headers={'Authorization': 'Bearer ' + token})
     answer = client.getresponse()
