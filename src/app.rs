@@ -38,7 +38,7 @@ use crate::runtime::upstream::Door;
 
 use self::wire::{
     audit_settings, bind_all, certificates, doors, flow_settings, forward, http_client, identity,
-    session_settings, write_trust_file,
+    session_settings,
 };
 
 mod drain;
@@ -46,6 +46,24 @@ mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// When outbound ends, and what of it runs: its connections, and the tunnels that came out of them.
+struct Calls {
+    stop: Stop,
+    tasks: TaskTracker,
+}
+
+impl Calls {
+    fn until(cut: &CancellationToken) -> Self {
+        Self {
+            stop: Stop {
+                gently: CancellationToken::new(),
+                at_once: cut.clone(),
+            },
+            tasks: TaskTracker::new(),
+        }
+    }
+}
 
 /// A bound sidecar that serves nothing yet.
 pub struct App {
@@ -55,8 +73,7 @@ pub struct App {
     addresses: Addresses,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
-    stop_outbound: CancellationToken,
-    outbound_tasks: TaskTracker,
+    calls: Calls,
     root: Option<CertificateDer<'static>>,
     agent_address: String,
     agent_start_time: Duration,
@@ -108,9 +125,7 @@ impl App {
             tracing::warn!(%warning, "bundle");
         }
         let certificates = certificates(config)?;
-        write_trust_file(config, certificates.root.as_ref())?;
-        let (outbound, inbound, admin_listener) = bind_all(config).await?;
-        let outbound = outbound.with_tls(certificates.listener);
+        let (outbound, inbound, admin_listener) = bind_all(config, certificates.listener).await?;
         let addresses = Addresses {
             inbound: inbound.address(),
             outbound: outbound.address(),
@@ -134,16 +149,8 @@ impl App {
                 .map_err(|fault| one("audit.file", fault.to_string()))?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
-        let (stop_outbound, outbound_tasks) = (CancellationToken::new(), TaskTracker::new());
-        let sinks = Sinks {
-            audit: Arc::new(audit),
-            metrics,
-            cut: CancellationToken::new(),
-        };
-        let stop = Stop {
-            gently: stop_outbound.clone(),
-            at_once: sinks.cut.clone(),
-        };
+        let sinks = Sinks::new(audit, metrics);
+        let calls = Calls::until(&sinks.cut);
         let proxy = Arc::new(Proxy {
             settings: flow_settings(config, addresses.outbound)?,
             snapshot: ArcSwap::from_pointee(Snapshot::new(policy, config.users.scopes.clone(), 1)),
@@ -159,7 +166,7 @@ impl App {
             agent,
             gate: AgentGate::new(),
             local: LocalOidc::new(config.workspace.workspace_id.clone(), local_client),
-            forward: forward(config, certificates.stand_ins, stop, outbound_tasks.clone()),
+            forward: forward(config, certificates.stand_ins, &calls),
             tunnels: TaskTracker::new(),
             slots: [slots(), slots()],
         });
@@ -171,8 +178,7 @@ impl App {
             addresses,
             proxy,
             admin,
-            stop_outbound,
-            outbound_tasks,
+            calls,
             root: certificates.root,
             agent_address,
             agent_start_time: config.limits.agent_start_time,
@@ -204,8 +210,7 @@ impl App {
             addresses,
             proxy,
             admin,
-            stop_outbound,
-            outbound_tasks,
+            calls,
             root,
             agent_address,
             agent_start_time,
@@ -216,11 +221,11 @@ impl App {
             proxy: Arc::clone(&proxy),
             admin: Arc::clone(&admin),
             stop_inbound: CancellationToken::new(),
-            stop_outbound,
+            stop_outbound: calls.stop.gently,
             stop_admin: CancellationToken::new(),
             cut: proxy.sinks.cut.clone(),
             inbound_tasks: TaskTracker::new(),
-            outbound_tasks,
+            outbound_tasks: calls.tasks,
             admin_tasks: TaskTracker::new(),
             drain_time,
             root,

@@ -41,7 +41,9 @@
 //! 6. Nothing that holds a secret can be serialized; configuration has a redacted summary.
 //! 7. Every map, queue, body, header block, cache and wait has a limit with a name and a unit ([`config::limits`]).
 //! 8. There is one implementation of matching: `check`, `explain` and the live path call [`domain::policy::decide`].
-//! 9. Outbound never upgrades a connection, follows a redirect or honours a proxy variable; inbound upgrades only to WebSocket.
+//! 9. The way to a far side never upgrades, follows a redirect or honours a proxy variable; inbound upgrades only to WebSocket.
+//!    Outbound takes CONNECT only with `outbound.forward`: a tunnel to a host that credentials go to ends here and its calls are
+//!    decided; any other one carries no credential of ours, goes where the list says, and only to an address that was checked.
 //! 10. No audit log, no start. A policy with a mistake, no start. An unknown operation, a denial.
 //!
 //! # Decisions
@@ -50,6 +52,10 @@
 //! - The first matching route decides; the index must give the answer of the ordered list: [`domain::policy`].
 //! - Operations of admin effect are reached only by their full name or by a raw path: [`domain::policy`].
 //! - A destination comes from the path, rides in the grant and in the credential, and chooses the door: [`domain::destination`].
+//! - What the sidecar is called depends on the way a call came by, never on a `Host` header: [`proxy::way`].
+//! - The key of the local CA is gone before anything is served: [`runtime::local_ca`].
+//! - The tunnel that ends here has no record of its own, the calls inside have theirs; one that does not has one for all of
+//!   it: [`proxy::connect`].
 //! - A statement belongs to whoever created it: [`runtime::follow_up`].
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].

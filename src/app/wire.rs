@@ -10,7 +10,6 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
 
 use crate::config::words::{self, Exchange};
 use crate::config::{Config, limits::Limits};
@@ -31,7 +30,7 @@ use crate::runtime::discovery::{Discoverer, Pins};
 use crate::runtime::exchanged_tokens::ExchangedTokens;
 use crate::runtime::http_client::{ClientLimits, HttpSend, HyperSend};
 use crate::runtime::key_store::{KeyStore, KeyStoreSettings};
-use crate::runtime::listener::{Listener, ListenerLimits, Serving, Stop};
+use crate::runtime::listener::{Listener, ListenerLimits, Serving};
 use crate::runtime::local_ca::LocalCa;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::session::{SessionFormat, SessionSettings};
@@ -43,11 +42,12 @@ use crate::runtime::trust_bundle::TrustBundle;
 use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::{Verifier, VerifierSettings};
 
-use super::in_file;
+use super::{Calls, in_file};
 
 /// Binds all three, or says of each why not.
 pub(super) async fn bind_all(
     config: &Config,
+    tls: Option<Arc<ServerConfig>>,
 ) -> Result<(Listener, Listener, Listener), Vec<Problem>> {
     let limits = listener_limits(&config.limits);
     let bind = async |key: &str, address: SocketAddr| {
@@ -60,7 +60,7 @@ pub(super) async fn bind_all(
     let inbound = bind("inbound.listen", config.inbound.listen).await;
     let admin = bind("admin.listen", config.admin.listen).await;
     match (outbound, inbound, admin) {
-        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound, inbound, admin)),
+        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound.with_tls(tls), inbound, admin)),
         (outbound, inbound, admin) => Err([outbound.err(), inbound.err(), admin.err()]
             .into_iter()
             .flatten()
@@ -154,6 +154,7 @@ pub(super) fn certificates(config: &Config) -> Result<Certificates, Vec<Problem>
         root: Some(ca.certificate()),
         ..Certificates::default()
     };
+    write_trust_file(config, &ca.certificate())?;
     if outbound.tls {
         let names = ["127.0.0.1", "::1", "localhost"];
         let server = ca.serve_as(&names).map_err(|f| fault(key, f.to_string()))?;
@@ -193,8 +194,7 @@ pub(super) fn certificates(config: &Config) -> Result<Certificates, Vec<Problem>
 pub(super) fn forward(
     config: &Config,
     stand_ins: Vec<Arc<StandIn>>,
-    stop: Stop,
-    tasks: TaskTracker,
+    calls: &Calls,
 ) -> Option<Arc<Forward>> {
     config.outbound.forward.then(|| {
         Arc::new(Forward {
@@ -203,28 +203,24 @@ pub(super) fn forward(
             slots: Arc::new(Semaphore::new(config.limits.tunnels)),
             connect_time: config.limits.connect_time,
             idle_time: config.limits.tunnel_idle_time,
-            serving: Serving::new(listener_limits(&config.limits), stop),
-            tasks,
+            serving: Serving::new(listener_limits(&config.limits), calls.stop.clone()),
+            tasks: calls.tasks.clone(),
         })
     })
 }
 
 /// Writes the root and the public ones for an agent that somebody else starts. Readers see the old file or the new one.
-pub(super) fn write_trust_file(
-    config: &Config,
-    root: Option<&CertificateDer<'static>>,
-) -> Result<(), Vec<Problem>> {
-    let (Some(file), Some(root)) = (&config.outbound.trust_file, root) else {
+fn write_trust_file(config: &Config, root: &CertificateDer<'static>) -> Result<(), Vec<Problem>> {
+    let Some(file) = &config.outbound.trust_file else {
         return Ok(());
     };
     let problem = |message: String| vec![Problem::new("outbound.trust_file", message)];
     let bundle = TrustBundle::of_the_system();
     if bundle.is_empty() {
-        let message = "this system has no public roots to put beside the local CA".to_owned();
-        let [problem] = [Problem::new("outbound.trust_file", message)];
-        return Err(vec![
-            problem.hint("install ca-certificates, or set SSL_CERT_FILE to a bundle"),
-        ]);
+        let message = "this system has no public roots to put beside the local CA";
+        let problem = Problem::new("outbound.trust_file", message);
+        let hint = "install ca-certificates, or set SSL_CERT_FILE to a bundle";
+        return Err(vec![problem.hint(hint)]);
     }
     let mut beside = file.clone().into_os_string();
     beside.push(".new");

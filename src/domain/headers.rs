@@ -12,7 +12,8 @@ use http::{Method, Version};
 use self::names::{
     HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_BACK, NEVER_OUT, NEVER_OUT_PREFIXES, fold,
 };
-mod framing;
+pub mod cookies;
+pub mod framing;
 mod names;
 
 /// Why a request's head was refused: always 400.
@@ -73,20 +74,6 @@ pub fn check_head(
             .parse::<http::uri::Authority>()
             .is_ok_and(|a| !a.host().is_empty());
     if valid { Ok(()) } else { Err(HeadFault::Host) }
-}
-
-/// Checks that a request brings no body, as a CONNECT may not: its connection becomes the tunnel.
-///
-/// # Errors
-/// [`HeadFault::Framing`].
-pub fn check_without_body(headers: &HeaderMap) -> Result<(), HeadFault> {
-    if headers.contains_key(header::TRANSFER_ENCODING)
-        || headers.contains_key(header::CONTENT_LENGTH)
-    {
-        Err(HeadFault::Framing)
-    } else {
-        Ok(())
-    }
 }
 
 /// The host of a checked request: the authority of HTTP/2, else the `Host` header.
@@ -380,18 +367,6 @@ pub fn strip_outbound(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove(header::HOST);
-}
-
-/// HTTP/2 may split `Cookie` into several headers; readers of HTTP/1.1 expect one (RFC 9113 section 8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs = headers.get_all(header::COOKIE).iter();
-    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(mut joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        joined.set_sensitive(true);
-        headers.insert(header::COOKIE, joined);
-    }
 }
 
 /// The last act before the socket: the real credential, already in the form of a header value.

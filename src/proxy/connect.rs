@@ -27,6 +27,7 @@ use crate::runtime::tunnel::{self, Ended, TunnelFault};
 
 use super::error::ProxyError;
 use super::record::RequestRecord;
+use super::record::tunnelled::Tunnelled;
 use super::sending::Failed;
 use super::way::StandIn;
 use super::{Proxy, inside};
@@ -68,72 +69,50 @@ pub struct Forward {
     pub tasks: TaskTracker,
 }
 
+/// A tunnel that may be, before the client knows.
+struct Opening {
+    upgrade: OnUpgrade,
+    slot: OwnedSemaphorePermit,
+    far: Far,
+}
+
+/// Where it ends.
+enum Far {
+    /// Here: the calls inside are ours to serve.
+    Here(Arc<StandIn>),
+    /// There, with the receipt of its record.
+    There(TcpStream, Receipt),
+}
+
 /// Answers one CONNECT.
 pub async fn answer(
     proxy: &Arc<Proxy>,
     forward: &Arc<Forward>,
     request: Request<Body>,
     peer: Peer,
-    record: RequestRecord,
-) -> Response<Body> {
-    match Box::pin(open(proxy, forward, request, peer, record)).await {
-        Ok(response) => response,
-        Err((record, Failed { error, receipt })) => {
-            let mut response = record.refused(&error, receipt);
-            // Whatever the client sends behind a refused CONNECT is meant for somebody else.
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(CONNECTION, close);
-            response
-        }
-    }
-}
-
-type Refused = (Box<RequestRecord>, Failed);
-
-async fn open(
-    proxy: &Arc<Proxy>,
-    forward: &Arc<Forward>,
-    request: Request<Body>,
-    peer: Peer,
     mut record: RequestRecord,
-) -> Result<Response<Body>, Refused> {
-    let (mut parts, _body) = request.into_parts();
-    let upgrade = parts.extensions.remove::<OnUpgrade>();
-    let asked = check(&parts, peer).and_then(|place| Ok((place, forward.slot()?)));
-    let ((place, slot), upgrade) = match (asked, upgrade) {
-        (Ok(asked), Some(upgrade)) => (asked, upgrade),
-        (Ok(_), None) => return refused(record, ProxyError::Head(HeadFault::Form)),
-        (Err(error), _) => return refused(record, error),
-    };
-    if let Some(there) = forward.stands_in_for(&place) {
-        forward.end_here(proxy, there, upgrade, peer, slot);
-        return Ok(record.answered(Response::new(empty()), None));
-    }
-    match forward.reach(&place, &mut record).await {
-        Ok((far, receipt)) => {
-            let record = record.tunnelled(receipt);
-            let counts = record.counts().clone();
-            let forward = Arc::clone(forward);
-            let tasks = forward.tasks.clone();
-            tasks.spawn(async move {
-                let ended = match upgrade.await {
-                    Ok(near) => {
-                        let (near, stop) = (TokioIo::new(near), forward.serving.stop());
-                        tunnel::relay(near, far, &counts, forward.idle_time, stop).await
-                    }
-                    Err(_) => Ended::Broken,
-                };
-                record.ended(ended);
-                drop(slot);
-            });
-            Ok(Response::new(empty()))
+) -> Response<Body> {
+    let Opening { upgrade, slot, far } =
+        match Box::pin(forward.open(request, peer, &mut record)).await {
+            Ok(opening) => opening,
+            Err(Failed { error, receipt }) => {
+                let mut response = record.refused(&error, receipt);
+                // Whatever the client sends behind a refused CONNECT is meant for somebody else.
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(CONNECTION, close);
+                return response;
+            }
+        };
+    match far {
+        Far::Here(there) => {
+            forward.end_here(proxy, there, upgrade, peer, slot);
+            record.answered(Response::new(empty()), None)
         }
-        Err(failed) => Err((Box::new(record), failed)),
+        Far::There(far, receipt) => {
+            Arc::clone(forward).carry(upgrade, far, record.tunnelled(receipt), slot);
+            Response::new(empty())
+        }
     }
-}
-
-fn refused<T>(record: RequestRecord, error: ProxyError) -> Result<T, Refused> {
-    Err((Box::new(record), error.into()))
 }
 
 /// Only a client on this machine, not a page in some browser; one authority, no body.
@@ -144,7 +123,7 @@ fn check(parts: &Parts, peer: Peer) -> Result<Place, ProxyError> {
         }
         (_, _) => return Err(HeadFault::Form.into()),
     };
-    headers::check_without_body(&parts.headers)?;
+    headers::framing::check_bodiless(&parts.headers)?;
     if !peer.remote.ip().is_loopback() {
         return Err(ProxyError::NotLocal(
             "CONNECT is served to this machine only",
@@ -185,6 +164,49 @@ impl Forward {
 
     fn stands_in_for(&self, place: &Place) -> Option<Arc<StandIn>> {
         self.stand_ins.iter().find(|s| s.place == *place).cloned()
+    }
+
+    async fn open(
+        &self,
+        request: Request<Body>,
+        peer: Peer,
+        record: &mut RequestRecord,
+    ) -> Result<Opening, Failed> {
+        let (mut parts, _body) = request.into_parts();
+        let upgrade = parts.extensions.remove::<OnUpgrade>();
+        let place = check(&parts, peer)?;
+        let upgrade = upgrade.ok_or(HeadFault::Form)?;
+        let slot = self.slot()?;
+        let far = match self.stands_in_for(&place) {
+            Some(there) => Far::Here(there),
+            None => {
+                let (far, receipt) = self.reach(&place, record).await?;
+                Far::There(far, receipt)
+            }
+        };
+        Ok(Opening { upgrade, slot, far })
+    }
+
+    /// Carries what nobody looks into, with its record on its back.
+    fn carry(
+        self: Arc<Self>,
+        upgrade: OnUpgrade,
+        far: TcpStream,
+        record: Tunnelled,
+        slot: OwnedSemaphorePermit,
+    ) {
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move {
+            let ended = match upgrade.await {
+                Ok(near) => {
+                    let (near, counts) = (TokioIo::new(near), record.counts());
+                    tunnel::relay(near, far, counts, self.idle_time, self.serving.stop()).await
+                }
+                Err(_) => Ended::Broken,
+            };
+            record.ended(ended);
+            drop(slot);
+        });
     }
 
     /// The calls inside are ours to serve.

@@ -19,13 +19,14 @@ use crate::domain::policy::nearest::Nearest;
 use crate::domain::token::fault::TokenFault;
 use crate::runtime::audit_writer::AuditUnavailable;
 use crate::runtime::credential::CredentialFault;
-use crate::runtime::endpoint_fault::EndpointFault;
 use crate::runtime::http_client::{Body, SendFault, full};
 use crate::runtime::tunnel::TunnelFault;
 
+use self::credential::{credential_row, token_reason};
 use super::body::BodyFault;
 use super::connect::ConnectFault;
 
+mod credential;
 mod words;
 
 /// Whom to wake: the value of the log field `fault`.
@@ -386,36 +387,10 @@ impl ProxyError {
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const REQUEST_INFO: &str = "type.googleapis.com/google.rpc.RequestInfo";
 
-fn token_reason(fault: TokenFault) -> &'static str {
-    match fault.public() {
-        "missing" => "token_missing",
-        "expired" => "token_expired",
-        _ => "token_invalid",
-    }
-}
-
-fn credential_row(fault: &CredentialFault) -> Row {
-    use Fault::{Caller, Sidecar, Workspace};
-    let endpoint = match fault {
-        CredentialFault::NoSession | CredentialFault::Header => {
-            return row(INTERNAL, "internal", Sidecar);
-        }
-        CredentialFault::App(endpoint) | CredentialFault::Exchange(endpoint) => endpoint,
-    };
-    match endpoint {
-        EndpointFault::SubjectRefused { .. } => row(FORBIDDEN, "exchange_refused", Caller),
-        EndpointFault::Timeout { .. } => row(TIMEOUT, "token_endpoint_timeout", Workspace),
-        EndpointFault::NotConfigured => row(GATEWAY, "app_credential_missing", Sidecar),
-        EndpointFault::Refused { .. } => row(GATEWAY, "app_credential_refused", Workspace),
-        EndpointFault::Busy { .. }
-        | EndpointFault::Unreachable { .. }
-        | EndpointFault::Invalid { .. } => row(GATEWAY, "token_endpoint_unavailable", Workspace),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::endpoint_fault::EndpointFault;
 
     #[test]
     fn only_what_asks_for_a_repeat_answers_503() {

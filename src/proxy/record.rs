@@ -48,6 +48,15 @@ pub struct Sinks {
 }
 
 impl Sinks {
+    /// An open log and the counters; nothing is cut yet.
+    pub fn new(audit: AuditWriter, metrics: Metrics) -> Self {
+        Self {
+            audit: Arc::new(audit),
+            metrics,
+            cut: CancellationToken::new(),
+        }
+    }
+
     /// Why a flow ends that is dropped in the middle.
     fn dropped(&self) -> &'static str {
         if std::thread::panicking() {

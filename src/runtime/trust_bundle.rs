@@ -45,8 +45,11 @@ impl TrustBundle {
         let Ok(entries) = std::fs::read_dir(path) else {
             return false;
         };
-        let files = entries.flatten().take(FOLDER_FILES_MAX);
-        files.fold(false, |any, entry| self.add_file(&entry.path()) || any)
+        let mut any = false;
+        for entry in entries.flatten().take(FOLDER_FILES_MAX) {
+            any |= self.add_file(&entry.path());
+        }
+        any
     }
 
     fn add_file(&mut self, file: &Path) -> bool {

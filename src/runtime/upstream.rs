@@ -221,7 +221,7 @@ impl AgentRequest {
         let mut request = Request::from_parts(parts, body);
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        headers::join_cookies(request.headers_mut());
+        headers::cookies::join(request.headers_mut());
         if let Some(said) = said {
             request.headers_mut().entry(HOST).or_insert(said);
         }

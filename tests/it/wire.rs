@@ -13,7 +13,7 @@ mod tunnels;
 /// Who am I.
 const ME: &str = "/api/2.0/preview/scim/v2/Me";
 
-fn options(outbound: Value) -> TestOptions {
+fn options(outbound: &Value) -> TestOptions {
     let routes = json!([{"name": "me", "operation": "identity.me", "as": "caller"}]);
     TestOptions::routes(routes).with(json!({"outbound": outbound}))
 }

@@ -9,7 +9,7 @@ use crate::harness::{TestApp, with_app};
 #[tokio::test]
 async fn curl_goes_through_by_http_and_https_to_the_proxy() {
     let outbound = json!({"forward": "on", "tls": "on"});
-    with_app(options(outbound), async |app: &TestApp| {
+    with_app(options(&outbound), async |app: &TestApp| {
         let root = app.secure().root_file(app.directory());
         let session = app.session(&app.alice()).await;
         let url = format!("https://{}{ME}", workspace_at(app));
@@ -40,7 +40,7 @@ async fn curl_goes_through_by_http_and_https_to_the_proxy() {
 
 #[tokio::test]
 async fn python_goes_through_and_verifies_strictly() {
-    with_app(options(json!({"forward": "on"})), async |app: &TestApp| {
+    with_app(options(&json!({"forward": "on"})), async |app: &TestApp| {
         let root = app.secure().root_file(app.directory());
         let session = app.session(&app.alice()).await;
         let script = "
@@ -72,7 +72,11 @@ except OSError as fault:
             .arg(&session);
         let (good, text) = program(&mut python).await;
         assert!(good, "{text}");
-        assert_eq!(text.matches("alice@example.com").count(), 3, "{text}");
+        assert_eq!(
+            text.matches("\"userName\":\"alice@example.com\"").count(),
+            3,
+            "{text}"
+        );
         assert!(text.contains("Tunnel connection failed: 403"), "{text}");
     })
     .await;

@@ -9,7 +9,7 @@ use crate::harness::secure::{Protocol, Short};
 use crate::harness::{LOCAL_ID, LOCAL_SECRET, TestApp, TestOptions, with_app};
 
 fn forward() -> TestOptions {
-    options(json!({"forward": "on"}))
+    options(&json!({"forward": "on"}))
 }
 
 fn bearer(token: &str) -> String {
@@ -192,6 +192,26 @@ async fn a_tunnel_to_an_upstream_is_that_upstream_and_nothing_else() {
             )
             .await;
         assert_eq!((through.status, &*far.last().target), (200, "/x"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn addresses_in_answers_are_those_that_the_tunnel_leads_to() {
+    let index = valetkey::embedded::world::INDEX;
+    let routes =
+        json!([{"name": "docs", "resource": format!("vector_search_index/{index}"), "as": "app"}]);
+    let options = TestOptions::routes(routes).with(json!({"outbound": {"forward": "on"}}));
+    with_app(options, async |app: &TestApp| {
+        let (secure, place) = (app.secure(), workspace_at(app));
+        let token = bearer(&app.app_token().await);
+        let headers = [("authorization", token.as_str())];
+        let target = format!("/api/2.0/vector-search/indexes/{index}");
+        let call = Short::get(&target, &headers);
+        let told = secure.fetch_through(&place, Protocol::H1, call).await;
+        assert_eq!(told.status, 200, "{}", told.text());
+        let expected = format!("https://{place}{target}");
+        assert_eq!(told.json()["status"]["index_url"], expected);
     })
     .await;
 }

@@ -10,7 +10,7 @@ use crate::harness::{LOCAL_ID, LOCAL_SECRET, TestApp, with_app, within};
 
 #[tokio::test]
 async fn one_port_speaks_http_and_https_and_http2_and_names_the_scheme_in_use() {
-    with_app(options(json!({"tls": "on"})), async |app: &TestApp| {
+    with_app(options(&json!({"tls": "on"})), async |app: &TestApp| {
         let session = app.session(&app.alice()).await;
         let bearer = format!("Bearer {session}");
         let headers = [("authorization", bearer.as_str())];
@@ -56,7 +56,7 @@ async fn one_port_speaks_http_and_https_and_http2_and_names_the_scheme_in_use() 
 
 #[tokio::test]
 async fn strict_verifiers_take_the_certificate() {
-    with_app(options(json!({"tls": "on"})), async |app: &TestApp| {
+    with_app(options(&json!({"tls": "on"})), async |app: &TestApp| {
         let root = app.secure().root_file(app.directory());
         let port = app.addresses.outbound.port().to_string();
         let script = "
@@ -102,7 +102,7 @@ print(ssl.OPENSSL_VERSION)
 #[tokio::test]
 async fn a_handshake_is_within_the_time_of_a_head() {
     let options =
-        options(json!({"tls": "on"})).with(json!({"limits": {"request_head_time": "1s"}}));
+        options(&json!({"tls": "on"})).with(json!({"limits": {"request_head_time": "1s"}}));
     with_app(options, async |app: &TestApp| {
         for begun in [&b""[..], &[0x16], &[0x16, 3, 1, 2, 0, 1, 0], &[0x16; 600]] {
             let mut stream = app.secure().tcp().await;
@@ -117,7 +117,7 @@ async fn a_handshake_is_within_the_time_of_a_head() {
 
 #[tokio::test]
 async fn without_it_there_is_no_https_and_no_root() {
-    with_app(options(json!({"tls": "off"})), async |app: &TestApp| {
+    with_app(options(&json!({"tls": "off"})), async |app: &TestApp| {
         assert!(app.with_running(|running| running.root().is_none()));
         let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
         let answer = app.outbound().raw(hello).await;
@@ -134,14 +134,14 @@ async fn the_trust_file_holds_the_root_and_the_public_ones() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bundle.pem");
     let outbound = json!({"tls": "on", "trust_file": file});
-    with_app(options(outbound), async |app: &TestApp| {
+    with_app(options(&outbound), async |app: &TestApp| {
         let own = std::fs::read_to_string(app.secure().root_file(app.directory())).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with(&own), "{text}");
         assert!(text.matches("BEGIN CERTIFICATE").count() > 20);
     })
     .await;
-    let unused = TestApp::start(options(json!({"trust_file": file}))).await;
+    let unused = TestApp::start(options(&json!({"trust_file": file}))).await;
     let problems = unused.err().expect("no CA, no file");
     assert_eq!(problems[0].key, "outbound.trust_file");
 }

@@ -8,7 +8,7 @@ use super::{options, workspace_at};
 use crate::harness::{TestApp, TestOptions, until, with_app, within};
 
 fn listing(hosts: &[&str]) -> TestOptions {
-    options(json!({"forward": "on", "allow_hosts": hosts}))
+    options(&json!({"forward": "on", "allow_hosts": hosts}))
 }
 
 /// A far side that says everything twice, and its port.
@@ -105,6 +105,27 @@ async fn only_a_well_formed_connect_from_this_machine_is_looked_at() {
         let both = format!("CONNECT evil.example:443 HTTP/1.1\r\nHost: evil.example:443\r\n\r\nGET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", app.addresses.outbound);
         let (_, _, text) = secure.connect_with(&both).await;
         assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn http2_has_no_connect() {
+    with_app(listing(&[]), async |app: &TestApp| {
+        let io = hyper_util::rt::TokioIo::new(app.secure().tcp().await);
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::new(valetkey::runtime::http_client::empty());
+        *request.method_mut() = http::Method::CONNECT;
+        *request.uri_mut() = workspace_at(app).parse().unwrap();
+        let answer = within("an answer", sender.send_request(request))
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 400);
+        assert_eq!(answer.headers()["x-valetkey-error"], "bad_head");
     })
     .await;
 }
