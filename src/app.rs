@@ -31,7 +31,7 @@ use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::{Listener, Stop};
+use crate::runtime::listener::{Listener, Service, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
@@ -242,10 +242,10 @@ impl App {
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
-        let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
+        let answer: Service = Arc::new(move |request, _peer| {
             let admin = Arc::clone(&admin);
-            async move { admin.answer(&request) }
-        };
+            Box::pin(async move { admin.answer(&request) })
+        });
         tokio::spawn(admin_listener.serve(
             answer,
             running.stop_of(&running.stop_admin),

@@ -30,7 +30,7 @@ use crate::runtime::agent_gate::AgentGate;
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::http_client::Body;
-use crate::runtime::listener::Peer;
+use crate::runtime::listener::{Answer, Peer, Service};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::{Door, Doors};
@@ -163,24 +163,18 @@ pub struct Proxy {
 }
 
 /// The flow of one direction as a function of the listener.
-pub fn service(
-    proxy: &Arc<Proxy>,
-    direction: Direction,
-) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static {
+pub fn service(proxy: &Arc<Proxy>, direction: Direction) -> Service {
     let proxy = Arc::clone(proxy);
-    move |request, peer| one(&proxy, request, peer, direction, Way::direct(peer))
+    Arc::new(move |request, peer| one(&proxy, request, peer, direction, Way::direct(peer)))
 }
 
-/// The outbound flow inside a tunnel. A named type: tunnels are made by this very flow.
-pub fn inside(proxy: Arc<Proxy>, there: Arc<StandIn>) -> Arc<Service> {
+/// The outbound flow inside a tunnel.
+pub fn inside(proxy: Arc<Proxy>, there: Arc<StandIn>) -> Service {
     Arc::new(move |request, peer| {
         let way = Way::Inside(Arc::clone(&there));
         one(&proxy, request, peer, Direction::Outbound, way)
     })
 }
-
-/// What a listener serves.
-pub type Service = dyn Fn(Request<Incoming>, Peer) -> ServiceFuture + Send + Sync;
 
 fn one(
     proxy: &Arc<Proxy>,
@@ -188,7 +182,7 @@ fn one(
     peer: Peer,
     direction: Direction,
     way: Way,
-) -> ServiceFuture {
+) -> Answer {
     let call = Uuid::now_v7();
     let metrics = proxy.sinks.metrics.clone();
     let proxy = Arc::clone(proxy);
@@ -207,7 +201,7 @@ fn envelope<B, F>(
     call: Uuid,
     metrics: Metrics,
     mut flow: impl FnMut(Request<B>) -> F + Send + 'static,
-) -> ServiceFuture
+) -> Answer
 where
     B: Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -221,9 +215,6 @@ where
         Err(never) => match never {},
     }))
 }
-
-/// What a listener awaits.
-pub type ServiceFuture = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// One request, from its head to the head of its answer. The record closes with the body.
 async fn serve(

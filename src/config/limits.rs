@@ -64,11 +64,7 @@ impl Limits {
             connections: c.count(&raw.connections, 1024, 8..=65_536),
             requests: c.count(&raw.requests, 512, 4..=65_536),
             tunnels: c.count(&raw.tunnels, 256, 1..=65_536),
-            tunnel_idle_time: c.duration(
-                &raw.tunnel_idle_time,
-                secs(900),
-                secs(10)..=secs(24 * 3600),
-            ),
+            tunnel_idle_time: c.duration(&raw.tunnel_idle_time, secs(900), secs(10)..=secs(3600)),
             connect_time: c.duration(
                 &raw.connect_time,
                 secs(5),

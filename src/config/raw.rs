@@ -293,7 +293,7 @@ pub struct RawLimits {
     pub requests: Given<u64>,
     /// CONNECT tunnels at a time. Default: 256; from 1 to 65536.
     pub tunnels: Given<u64>,
-    /// How long nothing may move in a tunnel to one of outbound.allow_hosts. Default: 15m; from 10s to 24h.
+    /// How long nothing may move in a tunnel to one of outbound.allow_hosts. Default: 15m; from 10s to 1h.
     pub tunnel_idle_time: Given<Span>,
     /// Time to connect to workspace or agent. Default: 5s; from 100ms to 1m.
     pub connect_time: Given<Span>,

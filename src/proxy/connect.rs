@@ -223,10 +223,8 @@ impl Forward {
         let service = inside(Arc::clone(proxy), there);
         self.tasks.spawn(async move {
             if let Ok(stream) = upgrade.await {
-                let serve = move |request, peer| service(request, peer);
-                serving
-                    .secured(TokioIo::new(stream), by, tls, peer, serve)
-                    .await;
+                let stream = Box::new(TokioIo::new(stream));
+                serving.secured(stream, by, tls, peer, service).await;
             }
             drop(slot);
         });

@@ -87,6 +87,17 @@ pub struct Peer {
     pub secure: bool,
 }
 
+/// The answer to one request.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// What is served. One type for all, as [`Io`] is: HTTP is compiled once, not for each listener and each kind of stream.
+pub type Service = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
+
+/// A connected stream.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
+
 impl Listener {
     /// Binds an address.
     ///
@@ -116,11 +127,7 @@ impl Listener {
     }
 
     /// Serves until `stop`, then lets running requests end: `tasks` is empty when the last one has.
-    pub async fn serve<S, F>(self, service: S, stop: Stop, tasks: TaskTracker)
-    where
-        S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
+    pub async fn serve(self, service: Service, stop: Stop, tasks: TaskTracker) {
         let slots = Arc::new(Semaphore::new(self.limits.connections_max));
         let serving = Serving::new(self.limits, stop.clone());
         loop {
@@ -180,42 +187,37 @@ impl Serving {
         Instant::now() + self.limits.first_head_time
     }
 
-    async fn accepted<S, F>(
+    async fn accepted(
         &self,
         stream: TcpStream,
         tls: Option<Arc<ServerConfig>>,
         peer: Peer,
-        service: S,
-    ) where
-        S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
+        service: Service,
+    ) {
         let by = self.first_head_by();
         let Some(tls) = tls else {
-            return self.plain(stream, by, peer, service).await;
+            return self.plain(Box::new(stream), by, peer, service).await;
         };
         let mut first = [0];
         match self.in_time(by, stream.peek(&mut first)).await {
             Some(Ok(1)) if first == [TLS_HANDSHAKE] => {
+                let stream = Box::new(stream);
                 self.secured(stream, by, tls, peer, service).await;
             }
-            Some(Ok(1)) => self.plain(stream, by, peer, service).await,
+            Some(Ok(1)) => self.plain(Box::new(stream), by, peer, service).await,
             Some(Ok(_) | Err(_)) | None => {}
         }
     }
 
     /// Serves https: the handshake counts against the time of the first head.
-    pub async fn secured<S, F>(
+    pub async fn secured(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        stream: Box<dyn Io>,
         by: Instant,
         tls: Arc<ServerConfig>,
         peer: Peer,
-        service: S,
-    ) where
-        S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
+        service: Service,
+    ) {
         let handshake = TlsAcceptor::from(tls).accept(stream);
         match self.in_time(by, handshake).await {
             Some(Ok(stream)) => {
@@ -223,7 +225,7 @@ impl Serving {
                     secure: true,
                     ..peer
                 };
-                Box::pin(self.plain(stream, by, peer, service)).await;
+                Box::pin(self.plain(Box::new(stream), by, peer, service)).await;
             }
             Some(Err(fault)) => {
                 tracing::debug!(peer = %peer.remote, %fault, "no TLS handshake; does the client trust the sidecar's CA?");
@@ -241,16 +243,7 @@ impl Serving {
         }
     }
 
-    async fn plain<S, F>(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        by: Instant,
-        peer: Peer,
-        service: S,
-    ) where
-        S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
+    async fn plain(&self, stream: Box<dyn Io>, by: Instant, peer: Peer, service: Service) {
         let begun = Arc::new(AtomicBool::new(false));
         let tunnel = Arc::new(AtomicBool::new(false));
         let (seen, switched) = (Arc::clone(&begun), Arc::clone(&tunnel));
@@ -322,15 +315,15 @@ fn server(limits: ListenerLimits) -> Builder<TokioExecutor> {
 }
 
 /// Ends a connection on which no request has begun in time, and watches over the framing of those that come.
-struct Guarded<S> {
-    stream: S,
+struct Guarded {
+    stream: Box<dyn Io>,
     begun: Arc<AtomicBool>,
     tunnel: Arc<AtomicBool>,
     limit: Pin<Box<Sleep>>,
     framing: FramingGuard,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+impl AsyncRead for Guarded {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -357,7 +350,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+impl AsyncWrite for Guarded {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -406,7 +399,8 @@ mod tests {
             .await
             .unwrap();
         let (address, stop, tasks) = (listener.address(), Stop::default(), TaskTracker::new());
-        let hello = |_request, _peer| async { Response::new(full("hello")) };
+        let hello: Service =
+            Arc::new(|_request, _peer| Box::pin(async { Response::new(full("hello")) }));
         tokio::spawn(listener.serve(hello, stop.clone(), tasks.clone()));
         (address, stop, tasks)
     }
