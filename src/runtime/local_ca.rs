@@ -8,14 +8,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::{self, SystemRandom};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SerialNumber, SignatureAlgorithm, SigningKey, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
 use crate::domain::clock::Timestamp;
 
@@ -30,18 +33,63 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// Why no certificate could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalCaFault {
-    /// A host name that no certificate can hold, or no key.
+    /// A host name that no certificate can hold.
     #[error("no local certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// No key, or no random number.
+    #[error("no local certificate: the cryptographic library failed")]
+    Crypto,
     /// The certificate that was made cannot be served with.
     #[error("no local certificate: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
+/// A key on P-256; aws-lc wipes it when it is dropped.
+struct Key(EcdsaKeyPair);
+
+impl Key {
+    fn new() -> Result<Self, LocalCaFault> {
+        let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING);
+        key.map(Self).map_err(|_| LocalCaFault::Crypto)
+    }
+
+    /// For rustls, which keeps it for as long as it serves.
+    fn private(&self) -> Result<PrivateKeyDer<'static>, LocalCaFault> {
+        let der = self.0.to_pkcs8v1().map_err(|_| LocalCaFault::Crypto)?;
+        let der = PrivatePkcs8KeyDer::from(der.as_ref().to_vec());
+        Ok(PrivateKeyDer::Pkcs8(der))
+    }
+
+    /// RFC 7093 section 2, method 1: of the public key's bits.
+    fn identifier(&self) -> KeyIdMethod {
+        let digest = digest(&SHA256, self.der_bytes());
+        KeyIdMethod::PreSpecified(digest.as_ref().iter().take(20).copied().collect())
+    }
+}
+
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        let signed = self.0.sign(&SystemRandom::new(), message);
+        signed
+            .map(|signature| signature.as_ref().to_vec())
+            .map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
 /// Signs until it is dropped, which wipes its key.
 pub struct LocalCa {
     params: CertificateParams,
-    key: Zeroizing<KeyPair>,
+    key: Key,
     certificate: Certificate,
     now: Timestamp,
 }
@@ -54,11 +102,11 @@ impl LocalCa {
     pub fn new(now: Timestamp) -> Result<Self, LocalCaFault> {
         // Each run has its own name: an agent may still have the root of an earlier one among its trusted ones.
         let name = format!("Valetkey local CA {}", Uuid::now_v7());
-        let mut params = params(&[], &name, now)?;
+        let key = Key::new()?;
+        let mut params = params(&[], &name, &key, now)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = Zeroizing::new(KeyPair::generate()?);
-        let certificate = params.self_signed(&*key)?;
+        let certificate = params.self_signed(&key)?;
         Ok(Self {
             params,
             key,
@@ -77,20 +125,18 @@ impl LocalCa {
     /// # Errors
     /// When a name cannot stand in a certificate.
     pub fn serve_as(&self, hosts: &[&str]) -> Result<Arc<ServerConfig>, LocalCaFault> {
-        let mut params = params(hosts, hosts.first().unwrap_or(&"valetkey"), self.now)?;
+        let (key, name) = (Key::new()?, hosts.first().unwrap_or(&"valetkey"));
+        let mut params = params(hosts, name, &key, self.now)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let key = Zeroizing::new(KeyPair::generate()?);
-        let issuer = Issuer::from_params(&self.params, &*self.key);
-        let certificate = params.signed_by(&*key, &issuer)?;
-        // rustls keeps it for as long as it serves.
-        let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let certificate = params.signed_by(&key, &issuer)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut server = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)?;
+            .with_single_cert(vec![certificate.der().clone()], key.private()?)?;
         server.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
         Ok(Arc::new(server))
     }
@@ -99,8 +145,9 @@ impl LocalCa {
 fn params(
     hosts: &[&str],
     common_name: &str,
+    key: &Key,
     now: Timestamp,
-) -> Result<CertificateParams, rcgen::Error> {
+) -> Result<CertificateParams, LocalCaFault> {
     let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
     let mut params = CertificateParams::new(hosts)?;
     // At most 64 characters (RFC 5280 appendix A); the names that count are the alternative ones.
@@ -114,6 +161,10 @@ fn params(
     params.not_before = epoch + now.saturating_sub(VALID_BEFORE);
     params.not_after = epoch + now + VALID_AFTER;
     params.use_authority_key_identifier_extension = true;
+    params.key_identifier_method = key.identifier();
+    let mut serial = [0; 16];
+    rand::fill(&mut serial).map_err(|_| LocalCaFault::Crypto)?;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
 }
 
