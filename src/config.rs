@@ -25,6 +25,7 @@ use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
 
+pub mod bundle;
 pub mod check;
 pub mod inbound;
 pub mod limits;

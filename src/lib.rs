@@ -62,6 +62,7 @@ pub mod domain {
     pub mod alias; //          two vocabularies of scopes
     pub mod ask; //            a request → operation, resources, follow-up id
     pub mod audit; //          one record, its chain, its proof
+    pub mod bundle; //         what a bundle declares, and its routes
     pub mod catalog; //        the Databricks API as data (config/catalog.yaml)
     pub mod clock; //          wall time behind a trait
     pub mod compile; //        routes as written → policy, or every mistake
