@@ -78,6 +78,23 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     }
 }
 
+/// What the policy allows or leaves out and probably does not mean, with the file.
+pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let around = lint::Surroundings {
+        ceiling: config.users.scopes.as_ref(),
+        declared: None,
+    };
+    let mut found = lint::lint(policy, around);
+    let name = config
+        .source
+        .as_ref()
+        .map(|path| path.display().to_string());
+    for problem in found.iter_mut().filter(|problem| problem.file.is_none()) {
+        problem.file.clone_from(&name);
+    }
+    found
+}
+
 /// Adds the file's name to problems that were found in it.
 pub fn in_file(mut problems: Vec<Problem>, file: Option<&Path>) -> Vec<Problem> {
     let name = file.map(|path| path.display().to_string());
@@ -99,6 +116,9 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
+        for warning in warnings(config, &policy) {
+            tracing::warn!(%warning, "policy");
+        }
         let (outbound, inbound, admin_listener) = bind_all(config).await?;
         let addresses = Addresses {
             inbound: inbound.address(),
@@ -323,9 +343,6 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in lint::warnings(&snapshot.policy) {
-        tracing::warn!(%warning, "policy");
-    }
     if let Some(until) = snapshot.policy.observed_until() {
         tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }

@@ -10,10 +10,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{compile_policy, policy_record};
+use crate::app::{compile_policy, policy_record, warnings};
 use crate::config::{Config, Env, LoadOptions, Users};
 use crate::domain::audit::{Event, Text};
-use crate::domain::lint;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
 use crate::domain::secret::Digest;
@@ -98,7 +97,7 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                for warning in lint::warnings(&policy) {
+                for warning in warnings(&config, &policy) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();

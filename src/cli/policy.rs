@@ -6,10 +6,9 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::json;
 
-use crate::app::compile_policy;
+use crate::app::{self, compile_policy};
 use crate::config::{Config, Env};
 use crate::domain::clock::{Clock as _, SystemClock};
-use crate::domain::lint;
 use crate::domain::policy::Policy;
 use crate::domain::route::PolicyOrigin;
 use crate::domain::scope::ScopeSet;
@@ -55,7 +54,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let warnings = lint::warnings(&policy);
+    let warnings = app::warnings(&config, &policy);
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
             json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})

@@ -156,6 +156,16 @@ impl ResourceMatcher {
                 *given.id == *self.id
             }
     }
+
+    /// Whether everything that `other` means is meant here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        *self.kind == *other.kind
+            && if self.prefix {
+                other.id.starts_with(&self.id)
+            } else {
+                !other.prefix && other.id == self.id
+            }
+    }
 }
 
 impl std::fmt::Display for ResourceMatcher {
