@@ -82,9 +82,10 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
 pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
     let around = lint::Surroundings {
         ceiling: config.users.scopes.as_ref(),
-        declared: None,
+        declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
     };
-    let mut found = lint::lint(policy, around);
+    let mut found = config.left_out().to_vec();
+    found.extend(lint::lint(policy, around));
     let name = config
         .source
         .as_ref()

@@ -1,7 +1,8 @@
 //! The commands of PRODUCT 2: argument grammar, dispatch, exit codes. With its parts the only place that prints and that
 //! reads the environment.
 //!
-//! `cli/serve.rs` runs the sidecar, `cli/policy.rs` answers questions about a configuration, `cli/audit.rs` reads the log.
+//! `cli/serve.rs` runs the sidecar, `cli/policy.rs` answers questions about a configuration, `cli/bundle.rs` derives one,
+//! `cli/audit.rs` reads the log.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,12 +10,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use serde_json::json;
 
 use crate::config::{self, Config, Env, LoadOptions};
 use crate::domain::problem::Problem;
 use crate::supervise::environment::Variables;
 
 mod audit;
+mod bundle;
 mod health;
 mod policy;
 mod serve;
@@ -72,6 +75,11 @@ enum Command {
     },
     /// Say whether a call would be allowed, as whom, and by which route
     Explain(policy::Explain),
+    /// Make policies and compare them
+    Policy {
+        #[command(subcommand)]
+        command: Policy,
+    },
     /// Read the audit log
     Audit {
         #[command(subcommand)]
@@ -92,6 +100,12 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
+}
+
+/// The commands of `policy`.
+#[derive(Subcommand)]
+enum Policy {
+    FromBundle(bundle::FromBundle),
 }
 
 /// Where the configuration is.
@@ -157,6 +171,9 @@ pub fn main(
         Command::Demo { once } => serve::demo(once),
         Command::Check { config, json } => policy::check(&config, json, &world.env),
         Command::Explain(question) => policy::explain(&question, &world.env),
+        Command::Policy { command } => match command {
+            Policy::FromBundle(arguments) => bundle::from_bundle(&arguments, &world.env),
+        },
         Command::Audit { command } => audit::read(command, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
         Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
@@ -185,6 +202,12 @@ fn complain(text: &str, code: u8) -> u8 {
     // With standard error gone too there is nobody left to tell.
     let _ = writeln!(io::stderr().lock(), "valetkey: {text}");
     code
+}
+
+/// A mistake for programs.
+fn problem_json(problem: &Problem) -> serde_json::Value {
+    let line = (problem.line > 0).then_some(problem.line);
+    json!({"file": problem.file, "line": line, "key": problem.key, "message": problem.message, "hint": problem.hint})
 }
 
 /// Prints every mistake, one a line.

@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use crate::domain::secret::{Digest, Secret};
 
 pub mod bundle;
 pub mod check;
+pub mod file;
 pub mod inbound;
 pub mod limits;
 pub mod policy;
@@ -43,6 +43,7 @@ pub mod values;
 pub mod words;
 pub mod yaml;
 
+use bundle::Loaded;
 use limits::Limits;
 use words::{
     Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
@@ -112,7 +113,7 @@ impl Default for LoadOptions {
 pub struct Config {
     /// The file it was read from; `None` where the environment was enough.
     pub source: Option<PathBuf>,
-    /// Of that file's text, to know a later one from it.
+    /// Of that file's text and of the bundle's files, to know later ones from them.
     pub digest: Digest,
     /// The workspace.
     pub workspace: Workspace,
@@ -128,6 +129,8 @@ pub struct Config {
     pub routes: Vec<RouteSource>,
     /// Whether the routes are the user's or the starter policy is to be used.
     pub policy_origin: PolicyOrigin,
+    /// What the bundle declares, where one is named.
+    pub bundle: Option<Loaded>,
     /// Until when would-be denials are only recorded (`mode: observe`).
     pub observe_until: Option<Timestamp>,
     /// The audit log.
@@ -285,10 +288,10 @@ impl Config {
     /// # Errors
     /// Every mistake that was found, in the order of their lines.
     pub fn load(options: &LoadOptions, env: &Env) -> Result<Self, Vec<Problem>> {
-        let Some((path, key)) = find(options, env) else {
+        let Some((path, key)) = file::find(options, env) else {
             return Self::parse("", None, env);
         };
-        let text = read_file(&path).map_err(|message| {
+        let text = file::read(&path).map_err(|message| {
             let mut problem = Problem::new(key, message);
             problem.file = Some(path.display().to_string());
             vec![problem]
@@ -306,15 +309,24 @@ impl Config {
         let result = parsed.and_then(|mut tree| {
             substitute::substitute(&mut tree, env, &mut problems);
             let raw = read::read(&tree, &mut problems);
-            sections::check(raw, env, problems)
+            let folder = source
+                .and_then(Path::parent)
+                .unwrap_or_else(|| Path::new(""));
+            sections::check(raw, (env, folder), problems)
         });
         result
             .map(|config| Self {
                 source: source.map(Path::to_path_buf),
-                digest: Digest::of(&[text.as_bytes()]),
+                digest: file::content(text.as_bytes(), config.bundle.as_ref().map(|b| b.digest)),
                 ..config
             })
-            .map_err(|problems| in_order(problems, source))
+            .map_err(|problems| file::in_order(problems, source))
+    }
+
+    /// What the bundle declares and could not become part of the policy.
+    pub fn left_out(&self) -> &[Problem] {
+        let bundle = self.bundle.as_ref();
+        bundle.map_or(&[], |bundle| &bundle.declared.left_out)
     }
 
     /// What the start log and `check` say about it: names and values, no secret among them.
@@ -330,6 +342,15 @@ impl Config {
             Some(until) => format!("{policy}, observed until {until}"),
             None => policy,
         };
+        let bundle = self.bundle.as_ref().map_or_else(
+            || "none".into(),
+            |Loaded { declared, .. }| {
+                format!(
+                    "{}, app {}, target {}",
+                    declared.file, declared.app, declared.target
+                )
+            },
+        );
         let ceiling = self.users.scopes.as_ref();
         vec![
             (
@@ -354,46 +375,8 @@ impl Config {
                 app.map_or_else(|| "none".into(), ToString::to_string),
             ),
             ("policy", policy),
+            ("bundle", bundle),
             ("audit", source(&self.audit.file)),
         ]
     }
-}
-
-/// The file to read, and the name of what pointed to it.
-fn find(options: &LoadOptions, env: &Env) -> Option<(PathBuf, &'static str)> {
-    const VARIABLE: &str = "VALETKEY_CONFIG";
-    if let Some(path) = &options.config {
-        return Some((path.clone(), "--config"));
-    }
-    if let Some(path) = env.get(VARIABLE).filter(|path| !path.is_empty()) {
-        return Some((path.into(), VARIABLE));
-    }
-    // `try_exists` also fails where the file may not be looked at: then reading it says so.
-    let there = options.default_file.try_exists().unwrap_or(true);
-    there.then(|| (options.default_file.clone(), "(file)"))
-}
-
-fn read_file(path: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let limit = yaml::CONFIG_BYTES_MAX as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| format!("the file cannot be read: {}", error.kind()))?;
-    String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())
-}
-
-/// Adds the file's name and sorts by line, what has none first.
-fn in_order(mut problems: Vec<Problem>, source: Option<&Path>) -> Vec<Problem> {
-    for problem in &mut problems {
-        if problem.key.is_empty() {
-            problem.key = "(file)".into(); // the root itself
-        }
-        let of_a_variable =
-            problem.line == 0 && problem.key.starts_with(|c: char| c.is_uppercase());
-        if !of_a_variable {
-            problem.file = source.map(|path| path.display().to_string());
-        }
-    }
-    problems.sort_by_key(|problem| problem.line);
-    problems
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use tidy::rules::{RULES, unused_permits};
 use tidy::source::{Kind, Source, read_all};
 use valetkey::domain::missing::Plane;
-use valetkey::domain::policy::DenyReason;
+use valetkey::domain::policy::denial::DenyReason;
 use valetkey::proxy::error::REASONS;
 
 mod tidy {

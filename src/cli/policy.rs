@@ -14,7 +14,7 @@ use crate::domain::route::PolicyOrigin;
 use crate::domain::scope::ScopeSet;
 use crate::explain::{self, Answer, As, Question};
 
-use super::{ConfigArgument, complain, exit, print, report, table};
+use super::{ConfigArgument, complain, exit, print, problem_json, report, table};
 
 /// The largest body that `explain` reads, in bytes.
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -162,7 +162,7 @@ fn load(argument: &ConfigArgument, as_json: bool, env: &Env) -> Result<(Config, 
         .and_then(|config| compile_policy(&config).map(|policy| (config, policy)))
         .map_err(|problems| {
             if as_json {
-                let list: Vec<_> = problems.iter().map(|p| json!({"file": p.file, "line": (p.line > 0).then_some(p.line), "key": p.key, "message": p.message, "hint": p.hint})).collect();
+                let list: Vec<_> = problems.iter().map(problem_json).collect();
                 print(&format!("{:#}\n", json!({"problems": list})));
             }
             report(&problems)

@@ -22,6 +22,8 @@ mod app;
 mod glob;
 mod load;
 mod resolve;
+mod resource;
+pub mod section;
 mod target;
 mod tree;
 mod variables;
@@ -65,6 +67,16 @@ pub struct Watched {
 }
 
 impl Watched {
+    /// As far as a root file tells that may have mistakes.
+    fn of(file: &Path) -> Self {
+        let (root, includes) = load::root(file);
+        Self {
+            root,
+            includes,
+            overrides: PathBuf::new(),
+        }
+    }
+
     /// The digest of the files as they are now; `None` while the root file cannot be read.
     pub fn digest(&self) -> Option<Digest> {
         // A pipe would be waited for without end.
@@ -87,8 +99,15 @@ fn digest(parts: &[Vec<u8>]) -> Digest {
 /// Reads a bundle.
 ///
 /// # Errors
-/// Everything that is wrong, each with file and line.
+/// Everything that is wrong, each with file and line and in their order.
 pub fn load(request: &Request<'_>) -> Result<Loaded, Vec<Problem>> {
+    resolve(request).map_err(|mut problems| {
+        problems.sort_by_key(|problem| (problem.file.clone(), problem.line));
+        problems
+    })
+}
+
+fn resolve(request: &Request<'_>) -> Result<Loaded, Vec<Problem>> {
     let mut sources = load::read(request.file)?;
     let one = |problem| vec![problem];
     let target = target::choose(&sources, request).map_err(one)?;

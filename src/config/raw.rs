@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::bundle::section::RawBundle;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
@@ -32,8 +33,9 @@ pub struct RawConfig {
     pub app: Given<RawApp>,
     /// The side of the agent: its calls to the workspace.
     pub outbound: Given<RawOutbound>,
-    /// A Databricks bundle whose resources become routes (a later version).
-    pub bundle: Given<String>,
+    /// A Databricks bundle: the app's resources and user_api_scopes become routes and the users' ceiling. A path from the
+    /// folder of this file, or {file, app, target}.
+    pub bundle: Given<RawBundle>,
     /// The policy: the first match wins, nothing matches = denied. Left out: the starter policy.
     pub routes: List<RawRoute>,
     /// Whether denials are real; observe lets would-be denials through as the caller's identity and records them. Default: enforce.

@@ -3,6 +3,7 @@
 //! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs` and `limits.rs` next.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Uri;
@@ -11,11 +12,10 @@ use tracing::level_filters::LevelFilter;
 use super::check::Checker;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
-use super::policy::{meaning, observe_until};
+use super::policy;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
-use super::routes;
-use super::words::{AppScopes, AuditSync, LogFormat, Mode, OnFailure, Presigned, Switch};
+use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
 use crate::domain::problem::Problem;
@@ -30,11 +30,15 @@ const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
-/// Checks everything; `problems` are those found while reading.
+/// Checks everything; `folder` is where the file is, `problems` are those found while reading.
 ///
 /// # Errors
 /// All problems, unsorted.
-pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
+pub fn check(
+    raw: RawConfig,
+    (env, folder): (&Env, &Path),
+    problems: Vec<Problem>,
+) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker {
         env,
         problems,
@@ -42,19 +46,18 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     };
     let c = &mut checker;
     later_versions(&raw, c);
-    let observe_until = observe_until(&raw, c);
+    let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();
     let inbound = inbound(&raw_inbound, c);
     let id = workspace.as_ref().and_then(|w| w.workspace_id.clone());
-    let users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
+    let mut users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
     let outbound = outbound(&raw_outbound, c);
-    let before = c.problems.len();
-    let (routes, policy_origin) = routes::check(&raw.routes, c);
-    if c.problems.len() == before {
-        meaning(&routes, c);
+    let policy = policy::check(&raw.routes, &raw.bundle, folder, c);
+    if users.scopes.is_none() {
+        users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), c);
     let raw_admin = raw.admin.take();
@@ -78,8 +81,9 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
             users,
             app,
             outbound,
-            routes,
-            policy_origin,
+            routes: policy.routes,
+            policy_origin: policy.origin,
+            bundle: policy.bundle,
             observe_until,
             audit,
             admin,
@@ -93,7 +97,6 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
 
 /// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
 fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
-    c.not_yet(&raw.bundle, "derive routes from a bundle");
     if let Some(outbound) = raw.outbound.get() {
         if outbound.tls.get() == Some(&Switch::On) {
             c.not_yet(&outbound.tls, "serve https to the agent");

@@ -122,8 +122,8 @@ pub struct FollowUp {
     pub kind: Arc<str>,
     /// Where it stands.
     pub place: Place,
-    /// Another member of the body that must say the same where it is there: readers differ in which of the two they take.
-    pub same: Option<Member>,
+    /// An older name of it, which must say the same where it is there: readers differ in which of the two they take.
+    pub same: Option<Place>,
     /// Bound only to what the call that gave it out touched, not to who got it.
     pub shared: bool,
     /// Whether a call without it is fine.

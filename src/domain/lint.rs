@@ -34,7 +34,7 @@ pub fn lint(policy: &Policy, around: Surroundings<'_>) -> Vec<Problem> {
     for (index, route) in policy.routes().iter().enumerate() {
         // What is built in or derived has no line to mend.
         if route.line > 0 {
-            scopes::look(policy, index, around.ceiling, &mut found);
+            scopes::look((policy, &shadows.things), index, around.ceiling, &mut found);
             ids::look(policy, index, &mut found);
         }
     }

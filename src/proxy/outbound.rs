@@ -19,8 +19,9 @@ use crate::domain::catalog::Operation;
 use crate::domain::catalog::member::Place;
 use crate::domain::headers;
 use crate::domain::path::CanonicalPath;
+use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
-use crate::domain::policy::{self, DenyReason, Grant, Identity, Policy, decide};
+use crate::domain::policy::{Grant, Identity, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::http_client::{Body, SendFault};
 use crate::runtime::session::Caller;
@@ -278,7 +279,7 @@ async fn read_body(
 fn denied(
     policy: &Policy,
     call: &Call<'_>,
-    denial: policy::Denial,
+    denial: Denial,
     record: &mut RequestRecord,
 ) -> ProxyError {
     record.denied(&denial);
@@ -365,13 +366,16 @@ fn bind(proxy: &Proxy, response: Response<Body>, asked: &Answered<'_>) -> Respon
         Caller::App => Owner::App,
     };
     let (table, kind) = (proxy.follow_ups.clone(), Arc::clone(&creates.kind));
-    let resource = asked.resource.clone();
-    let bind = move |id: &str| table.bind(&kind, id, Bound { owner, resource });
+    let bound = Bound {
+        owner,
+        resource: asked.resource.clone(),
+    };
+    let bind = move |id: &str| table.bind(&kind, id, bound.clone());
     match &creates.place {
         Place::Body(member) => response.map(|body| tap::tap(body, member, bind).boxed_unsync()),
         Place::Header(name) => {
             let id = { response.headers().get(name) }.and_then(|value| value.to_str().ok());
-            id.into_iter().for_each(|id| bind.clone()(id));
+            id.into_iter().for_each(bind);
             response
         }
         // The catalogue refuses both: neither is part of an answer.

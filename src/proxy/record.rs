@@ -18,7 +18,8 @@ use crate::domain::audit::{
 };
 use crate::domain::headers;
 use crate::domain::missing::Missing;
-use crate::domain::policy::{self, Denial, Grant, Route};
+use crate::domain::policy::denial::Denial;
+use crate::domain::policy::{self, Grant, Route};
 use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
 use crate::runtime::http_client::Body;
 use crate::runtime::metrics::{Direction, Metrics, RequestLabels};

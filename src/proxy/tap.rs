@@ -23,17 +23,16 @@ mod scanner;
 /// The largest answer that is read whole to be rewritten, in bytes.
 pub const REWRITE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Calls `found` with the text or whole number at a member of a JSON answer once it has gone by.
-pub fn tap(body: Body, member: &Member, found: impl FnOnce(&str) + Send + 'static) -> Body {
-    let path = member.steps().iter().map(|step| step.name.clone());
+/// Calls `found` with each text or whole number at a member of a JSON answer once it has gone by.
+pub fn tap(body: Body, member: &Member, found: impl FnMut(&str) + Send + 'static) -> Body {
     Tapped {
         body,
-        scanner: Some((Scanner::new(path), Box::new(found))),
+        scanner: Some((Scanner::new(member.steps()), Box::new(found))),
     }
     .boxed_unsync()
 }
 
-type Found = Box<dyn FnOnce(&str) + Send>;
+type Found = Box<dyn FnMut(&str) + Send>;
 
 struct Tapped {
     body: Body,
@@ -50,13 +49,10 @@ impl HttpBody for Tapped {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(data)) = frame.as_ref().map(|f| f.as_ref().map(Frame::data_ref))
-            && let (Some(data), Some((mut scanner, found))) = (data, self.scanner.take())
+            && let (Some(data), Some((mut scanner, mut found))) = (data, self.scanner.take())
+            && scanner.feed(data, &mut found) == Step::More
         {
-            match scanner.feed(data) {
-                Step::Found(value) => found(&value),
-                Step::More => self.scanner = Some((scanner, found)),
-                Step::Never => {}
-            }
+            self.scanner = Some((scanner, found));
         }
         Poll::Ready(frame)
     }

@@ -5,16 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{
-    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
-};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 use self::process::Process;
-use self::register::{counter_vec, gauge_vec, histogram_vec, int_gauge_vec, register};
+use self::register::{counter_vec, gauge_vec, int_gauge_vec, register};
+use self::traffic::Traffic;
 
 mod process;
 mod register;
+mod traffic;
 
 /// Which side of the sidecar a request came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,15 +34,6 @@ impl Direction {
     }
 }
 
-/// Seconds: from a local answer to the longest that a platform request may take.
-const DURATION_BUCKETS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-];
-/// Seconds: the sidecar's own share is far below a millisecond.
-const OVERHEAD_BUCKETS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0,
-];
-
 /// All handles. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Handles>);
@@ -58,18 +48,6 @@ struct Handles {
     policy_starter: IntGauge,
     panics: IntCounter,
     process: Process,
-}
-
-/// Requests, both sides.
-struct Traffic {
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    overhead_inbound: Histogram,
-    overhead_outbound: Histogram,
-    inflight: IntGaugeVec,
-    denials: IntCounterVec,
-    observed_denials: IntCounterVec,
-    platform_refusals: IntCounterVec,
 }
 
 /// User tokens, keys, credentials, sessions.
@@ -306,59 +284,6 @@ impl Metrics {
         // Writing into a String fails only for a metric without a name, which the registry refuses.
         let _ = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);
         text
-    }
-}
-
-impl Traffic {
-    fn register(r: &Registry) -> Result<Self, prometheus::Error> {
-        let overhead = histogram_vec(
-            r,
-            "valetkey_overhead_seconds",
-            "The sidecar's own share of a request.",
-            &["direction"],
-            OVERHEAD_BUCKETS,
-        )?;
-        Ok(Self {
-            requests: counter_vec(
-                r,
-                "valetkey_requests_total",
-                "Requests answered.",
-                &["direction", "route", "identity", "decision", "code"],
-            )?,
-            duration: histogram_vec(
-                r,
-                "valetkey_request_duration_seconds",
-                "From the head of the request to the end of the answer.",
-                &["direction", "route"],
-                DURATION_BUCKETS,
-            )?,
-            overhead_inbound: overhead.with_label_values(&["inbound"]),
-            overhead_outbound: overhead.with_label_values(&["outbound"]),
-            inflight: int_gauge_vec(
-                r,
-                "valetkey_inflight_requests",
-                "Requests being served.",
-                &["direction"],
-            )?,
-            denials: counter_vec(
-                r,
-                "valetkey_denials_total",
-                "Refusals by reason.",
-                &["reason"],
-            )?,
-            observed_denials: counter_vec(
-                r,
-                "valetkey_observed_denials_total",
-                "Calls that the policy would have refused, were it not merely observed",
-                &["route", "reason"],
-            )?,
-            platform_refusals: counter_vec(
-                r,
-                "valetkey_platform_refusals_total",
-                "Refusals by the workspace itself, by the plane that lacks something.",
-                &["plane"],
-            )?,
-        })
     }
 }
 

@@ -11,6 +11,8 @@ mod audit;
 #[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod bundles;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod policy;

@@ -126,7 +126,7 @@ routes:
   - {name: a, resource: sql_warehouse/x, as: root}
   - {name: a, operation: identity.me, as: user}
 admin: {listen: nowhere}
-bundle: ./databricks.yml
+audit: {ship: {volume: a.b.c}}
 "#;
 const MISTAKES: [(usize, &str, &str); 8] = [
     (2, "inbond", "`inbound`"),
@@ -136,7 +136,7 @@ const MISTAKES: [(usize, &str, &str); 8] = [
     (7, "users.session.ttl", "30s"),
     (9, "routes[0].as", "app, user, caller, deny"),
     (10, "routes[1].name", "line 9"),
-    (12, "bundle", "remove"),
+    (12, "audit.ship", "remove"),
 ];
 
 #[tokio::test]

@@ -18,6 +18,9 @@ mod smoke;
 mod explain;
 
 #[cfg(test)]
+mod catalogue;
+
+#[cfg(test)]
 mod tls;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Keys are read in either spelling (`tree.rs`), numbers as their text. The CLI gives apps no name prefix, not in development
 //! mode either, so a name here is the deployed one. As the CLI's `merge_apps.go`, a later resource of the same name takes
-//! the place of the earlier one whole. Read `domain/bundle.rs` for what things are called.
+//! the place of the earlier one whole. Read `resource.rs` next.
 
 use std::borrow::Cow;
 
@@ -10,15 +10,9 @@ use super::load::Sources;
 use super::resolve::{Resolver, Unresolved};
 use super::tree::{Tree, Value, join, snake};
 use super::{Request, at, expected};
-use crate::domain::bundle::{
-    Declared, Kind, MISTAKEN_TYPES, RESOURCE_TYPES, Resource, ResourceType, SECURABLES, UserScope,
-};
-use crate::domain::catalog::Effect;
+use crate::domain::bundle::{Declared, Resource, UserScope};
 use crate::domain::problem::{Problem, nearest};
 use crate::domain::scope::Scope;
-
-/// What a resource says besides its type.
-const COMMON: [&str; 2] = ["name", "description"];
 
 /// Reads the app.
 ///
@@ -109,23 +103,24 @@ fn choose<'t>(
     }
 }
 
-struct Reader<'a> {
-    sources: &'a Sources,
+/// Reads values where they stand, and collects what is wrong with them.
+pub struct Reader<'a> {
+    /// The files, for their names.
+    pub sources: &'a Sources,
     resolver: &'a Resolver<'a>,
     problems: Vec<Problem>,
     left_out: Vec<Problem>,
 }
 
-/// The type of a resource, what stands under it, and where.
-type Typed<'t> = (ResourceType, Cow<'t, Tree>, String);
-
 impl Reader<'_> {
-    fn report(&mut self, tree: &Tree, key: &str, message: impl Into<String>, hint: &str) {
+    /// Tells what can never be right.
+    pub fn report(&mut self, tree: &Tree, key: &str, message: impl Into<String>, hint: &str) {
         let problem = at(self.sources, tree, key, message);
         self.problems.push(problem.hint(hint));
     }
 
-    fn leave_out(&mut self, tree: &Tree, key: &str, message: impl Into<String>, hint: &str) {
+    /// Tells what is not known here.
+    pub fn leave_out(&mut self, tree: &Tree, key: &str, message: impl Into<String>, hint: &str) {
         let problem = at(self.sources, tree, key, message);
         self.left_out.push(problem.hint(hint));
     }
@@ -140,7 +135,8 @@ impl Reader<'_> {
         None
     }
 
-    fn map<'t>(&mut self, tree: &'t Tree, key: &str) -> Option<Cow<'t, Tree>> {
+    /// A mapping or nothing.
+    pub fn map<'t>(&mut self, tree: &'t Tree, key: &str) -> Option<Cow<'t, Tree>> {
         let found = self.value(tree, key)?;
         match found.value {
             Value::Map(_) | Value::Null => Some(found),
@@ -172,7 +168,8 @@ impl Reader<'_> {
         }
     }
 
-    fn text(&mut self, tree: &Tree, key: &str) -> Option<String> {
+    /// A single value as its text.
+    pub fn text(&mut self, tree: &Tree, key: &str) -> Option<String> {
         let found = self.value(tree, key)?;
         match &found.value {
             Value::Text(text) => Some(text.trim().to_owned()),
@@ -186,7 +183,7 @@ impl Reader<'_> {
     }
 
     /// What stands under a key in either spelling.
-    fn field<'t>(&mut self, map: &'t Tree, path: &str, name: &str) -> Option<&'t Tree> {
+    pub fn field<'t>(&mut self, map: &'t Tree, path: &str, name: &str) -> Option<&'t Tree> {
         let mut found = map.entries().iter().filter(|(key, _)| snake(key) == name);
         let (_, tree) = found.next()?;
         if let Some((other, again)) = found.next() {
@@ -234,152 +231,6 @@ impl Reader<'_> {
             .collect()
     }
 
-    fn resource(&mut self, name: &str, path: &str, map: &Tree) -> Option<Resource> {
-        let (of, body, path) = self.resource_type(path, map)?;
-        let kind = match of.kind {
-            Some(kind) => kind,
-            None => self.securable(&body, &path)?,
-        };
-        // Both are read even where one is missing: every mistake is told at once.
-        let id = self.id(of, kind, &body, &path);
-        let permission = self.permission(kind, &body, &path);
-        let (id, (permission, effect)) = (id?, permission?);
-        Some(Resource {
-            name: name.to_owned(),
-            kind,
-            id,
-            permission,
-            effect,
-            file: self.sources.name(map.file).unwrap_or_default(),
-            line: map.line,
-        })
-    }
-
-    fn resource_type<'t>(&mut self, path: &str, map: &'t Tree) -> Option<Typed<'t>> {
-        let mut found: Option<(ResourceType, &Tree, String)> = None;
-        for (key, tree) in map.entries() {
-            let name = snake(key);
-            let place = join(path, key);
-            if COMMON.contains(&name.as_str()) {
-                continue;
-            }
-            let Some(of) = RESOURCE_TYPES.iter().find(|of| of.key == name) else {
-                self.report(
-                    tree,
-                    &place,
-                    "is no type of app resource",
-                    &type_hint(&name),
-                );
-                return None;
-            };
-            if let Some((earlier, ..)) = &found {
-                let message = format!("stands beside `{}`", earlier.key);
-                self.report(
-                    tree,
-                    &place,
-                    message,
-                    "give each resource an entry of its own",
-                );
-                return None;
-            }
-            found = Some((*of, tree, place));
-        }
-        let Some((of, tree, place)) = found else {
-            let known = RESOURCE_TYPES.map(|of| of.key).join(", ");
-            self.report(
-                map,
-                path,
-                "does not say what it is",
-                &format!("add one of {known}"),
-            );
-            return None;
-        };
-        let body = self.map(tree, &place)?;
-        Some((of, body, place))
-    }
-
-    fn required(&mut self, body: &Tree, path: &str, name: &str) -> Option<Tree> {
-        let found = self.field(body, path, name).cloned();
-        if found.is_none() {
-            let keys = body.entries().iter().map(|(key, _)| key.as_str());
-            let hint = match nearest(name, keys) {
-                Some(near) => format!("`{near}` is not known; did you mean `{name}`?"),
-                None => format!("add `{name}:`"),
-            };
-            self.report(body, &join(path, name), "is missing", &hint);
-        }
-        found
-    }
-
-    fn securable(&mut self, body: &Tree, path: &str) -> Option<Kind> {
-        let tree = self.required(body, path, "securable_type")?;
-        let key = join(path, "securable_type");
-        let word = self.text(&tree, &key)?;
-        let found = SECURABLES.iter().find(|(known, _)| *known == word);
-        if found.is_none() {
-            let known = SECURABLES.map(|(known, _)| known);
-            let hint = one_of(&word, &known);
-            self.report(
-                &tree,
-                &key,
-                format!("`{word}` is no type of securable here"),
-                &hint,
-            );
-        }
-        found.map(|(_, kind)| *kind)
-    }
-
-    fn permission(
-        &mut self,
-        kind: Kind,
-        body: &Tree,
-        path: &str,
-    ) -> Option<(&'static str, Effect)> {
-        let tree = self.required(body, path, "permission")?;
-        let key = join(path, "permission");
-        let word = self.text(&tree, &key)?;
-        let found = kind.permissions().iter().find(|(known, _)| *known == word);
-        if found.is_none() {
-            let known: Vec<&str> = kind.permissions().iter().map(|(known, _)| *known).collect();
-            let message = format!("`{word}` is no permission on a {}", kind.as_str());
-            self.report(&tree, &key, message, &one_of(&word, &known));
-        }
-        found.copied()
-    }
-
-    /// The id in the words of the catalogue, or nothing where it is not known yet.
-    fn id(&mut self, of: ResourceType, kind: Kind, body: &Tree, path: &str) -> Option<String> {
-        let mut parts = Vec::new();
-        let mut place = None;
-        for name in of.id {
-            let Some(tree) = self.required(body, path, name) else {
-                continue;
-            };
-            let key = join(path, name);
-            let Some(text) = self.text(&tree, &key) else {
-                continue;
-            };
-            if text.is_empty() {
-                let hint = "write it, or a variable that BUNDLE_VAR_… can set";
-                self.leave_out(&tree, &key, "is empty", hint);
-            } else if text.contains(['<', '>']) {
-                let hint = "write the value itself, or a variable that BUNDLE_VAR_… can set";
-                self.leave_out(&tree, &key, "is a placeholder", hint);
-            } else {
-                parts.push(text);
-            }
-            place = Some((tree, key));
-        }
-        let (tree, key) = place.filter(|_| parts.len() == of.id.len())?;
-        let id = parts.join("/");
-        if let Some(fault) = kind.id_fault(&id) {
-            let hint = format!("write the {} as the workspace calls it", kind.as_str());
-            self.report(&tree, &key, fault, &hint);
-            return None;
-        }
-        Some(id)
-    }
-
     fn user_scopes(&mut self, list: &Tree, path: &str) -> Vec<UserScope> {
         let path = format!("{path}.user_api_scopes");
         let mut scopes: Vec<UserScope> = Vec::new();
@@ -402,23 +253,5 @@ impl Reader<'_> {
             }
         }
         scopes
-    }
-}
-
-fn type_hint(name: &str) -> String {
-    if let Some((_, right)) = MISTAKEN_TYPES.iter().find(|(wrong, _)| *wrong == name) {
-        return format!("write {right}");
-    }
-    let known = RESOURCE_TYPES.map(|of| of.key);
-    match nearest(name, known.into_iter().chain(COMMON)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => format!("one of {}", known.join(", ")),
-    }
-}
-
-fn one_of(word: &str, known: &[&str]) -> String {
-    match nearest(&word.to_ascii_uppercase(), known.iter().copied()) {
-        Some(near) => format!("did you mean {near}?"),
-        None => format!("one of {}", known.join(", ")),
     }
 }

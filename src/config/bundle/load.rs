@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::glob;
 use super::tree::{Clash, Tree, Value};
-use crate::config::{read_file, yaml};
+use crate::config::{file::read as read_file, yaml};
 use crate::domain::problem::Problem;
 
 /// The names of a root file, those that are looked for first.
@@ -54,14 +54,7 @@ pub fn folder(root: &Path) -> &Path {
 /// # Errors
 /// Every file that cannot be read, every syntax error, every resource that is declared twice.
 pub fn read(file: &Path) -> Result<Sources, Vec<Problem>> {
-    let root = find(file);
-    let mut sources = Sources {
-        files: vec![root.clone()],
-        includes: Vec::new(),
-        tree: Tree::made(Value::Map(Vec::new())),
-        parts: Vec::new(),
-        root,
-    };
+    let mut sources = blank(find(file));
     let root_tree = parse(&mut sources, 0)?;
     sources.includes = patterns(&sources, &root_tree)?;
     let mut problems = Vec::new();
@@ -100,6 +93,25 @@ pub fn read(file: &Path) -> Result<Sources, Vec<Problem>> {
         Ok(sources)
     } else {
         Err(problems)
+    }
+}
+
+/// The root file and its patterns, as far as they can be read.
+pub fn root(file: &Path) -> (PathBuf, Vec<String>) {
+    let root = find(file);
+    let mut sources = blank(root.clone());
+    let tree = parse(&mut sources, 0);
+    let includes = tree.and_then(|tree| patterns(&sources, &tree));
+    (root, includes.unwrap_or_default())
+}
+
+fn blank(root: PathBuf) -> Sources {
+    Sources {
+        files: vec![root.clone()],
+        includes: Vec::new(),
+        tree: Tree::made(Value::Map(Vec::new())),
+        parts: Vec::new(),
+        root,
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::at;
 use super::load::{Sources, folder};
 use super::tree::{Tree, Value};
-use crate::config::{Env, read_file};
+use crate::config::{Env, file::read as read_file};
 use crate::domain::problem::{Problem, nearest};
 
 /// What a variable stands for.

@@ -60,10 +60,10 @@ pub fn follow_up_id<'a>(
     };
     let id = value::at(&follow_up.place, &operation.path, request)?;
     if let Some(same) = &follow_up.same {
-        let others = value::members(request.body, same, Need::Optional)?;
-        if others.iter().any(|other| Some(other) != id.as_ref()) {
+        let other = value::at(same, &operation.path, request)?;
+        if other.is_some() && other != id {
             return Err(AskFault::MemberAlias(
-                same.as_str().into(),
+                name_of(same).into(),
                 name_of(&follow_up.place).into(),
             ));
         }

@@ -138,6 +138,7 @@ fn parts(resource: &Resource) -> Vec<Part> {
         let credentials = Part {
             suffix: "-credentials",
             operation: Some(operation),
+            effect: None,
             ..on(kind, scopes)
         };
         let looking = Part {
@@ -150,11 +151,9 @@ fn parts(resource: &Resource) -> Vec<Part> {
     let (schema, name) = id.rsplit_once('.').unwrap_or_default();
     let mcp = |server: &str, scopes| Part {
         suffix: "-mcp",
-        operation: None,
         resource: format!("mcp/{server}/{schema}"),
         tools: vec![name.to_owned()],
-        effect: None,
-        scopes,
+        ..on("", scopes)
     };
     match resource.kind {
         Kind::SqlWarehouse => whole(&["sql"]),
@@ -162,21 +161,43 @@ fn parts(resource: &Resource) -> Vec<Part> {
         Kind::Volume => whole(&["files"]),
         Kind::Connection => whole(&["catalog.connections", "mcp.external"]),
         Kind::GenieSpace => whole(&["genie"]),
-        Kind::Experiment | Kind::Job | Kind::Secret | Kind::App => whole(&[]),
+        Kind::Experiment | Kind::Job | Kind::App => whole(&[]),
         Kind::Table => vec![
             Part {
                 suffix: "-index",
-                ..on("vector_search_index", &["vector-search"])
+                resource: format!("vector_search_index/{id}"),
+                ..on("", &["vector-search"])
             },
+            mcp("vector-search", &["vector-search"]),
             on("table", &["catalog.tables:read"]),
         ],
         Kind::Function => vec![
-            on("function", &["mcp.functions"]),
             mcp("functions", &["mcp.functions"]),
+            on("function", &["mcp.functions"]),
         ],
-        Kind::Database => minting("database.credentials.create", &[]),
+        Kind::Database => minting("database.credentials.create", &["postgres"]),
         Kind::Postgres => minting("postgres.credentials.create", &["postgres"]),
+        Kind::Secret => secret(resource),
     }
+}
+
+/// Reading a secret's value and writing it are operations of admin effect, named in full. Writing has no key in the request
+/// that a rule could name: the platform's own rights are per scope too.
+fn secret(resource: &Resource) -> Vec<Part> {
+    let part = |suffix, operation, target: String| Part {
+        suffix,
+        operation: Some(operation),
+        resource: target,
+        tools: Vec::new(),
+        effect: None,
+        scopes: &[],
+    };
+    let scope = resource.id.split('/').next().unwrap_or_default();
+    let mut parts = vec![part("", "secrets.get", format!("secret/{}", resource.id))];
+    if resource.effect != Effect::Read {
+        parts.push(part("-put", "secrets.put", format!("secret_scope/{scope}")));
+    }
+    parts
 }
 
 fn blank(run_as: RunAs, change: impl FnOnce(&mut RouteSource)) -> RouteSource {
@@ -216,7 +237,7 @@ fn is_of_identity(scope: &Scope) -> bool {
 /// The operations that a scope is for, as few patterns: per first word of their names, what they have in common.
 fn families(catalog: &Catalog, scope: &Scope) -> Vec<String> {
     let wanted = |operation: &&Operation| {
-        operation.effect != Effect::Admin && meets(scope, operation.scope.as_str())
+        operation.effect != Effect::Admin && operation.scopes().any(|needed| scope.covers(needed))
     };
     let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let operations = catalog.operations().iter().map(|operation| &**operation);
@@ -241,15 +262,21 @@ fn pattern(ids: &[&str]) -> String {
             .take_while(|(a, b)| *a == b);
         common.truncate(same.count());
     }
-    format!("{}.*", common.join("."))
+    let prefix = common.join(".");
+    if ids.contains(&prefix.as_str()) {
+        // `a.b.*` would leave out `a.b` itself.
+        let above = prefix.rsplit_once('.').map_or("", |(above, _)| above);
+        return if above.is_empty() {
+            "*".to_owned()
+        } else {
+            format!("{above}.*")
+        };
+    }
+    format!("{prefix}.*")
 }
 
 fn idle_scope(key: String, scope: &Scope, catalog: &Catalog) -> Problem {
-    let known: BTreeSet<&str> = catalog
-        .operations()
-        .iter()
-        .map(|operation| operation.scope.as_str())
-        .collect();
+    let known = catalog.scopes().iter().map(|row| row.name.as_str());
     let message = format!("no operation of the catalogue needs the scope `{scope}`");
     let hint = match nearest(scope.as_str(), known) {
         Some(near) => format!("did you mean `{near}`?"),

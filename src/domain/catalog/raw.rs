@@ -257,10 +257,19 @@ impl RawFollowUp {
             header: self.header,
             body: self.body,
         };
+        let place = place.check(path)?;
+        let same = match (&place, self.same) {
+            (_, None) => None,
+            (Place::Query(_), Some(name)) => Some(Place::Query(name.into())),
+            (Place::Body(_), Some(member)) => Some(Place::Body(Member::parse(&member)?)),
+            (Place::Path(_) | Place::Header(_), Some(_)) => {
+                return Err("only a member of query or body has an older name".into());
+            }
+        };
         Ok(FollowUp {
             kind: self.kind.into(),
-            place: place.check(path)?,
-            same: self.same.as_deref().map(Member::parse).transpose()?,
+            place,
+            same,
             shared: self.shared,
             optional: self.optional,
         })
@@ -276,9 +285,6 @@ impl RawCreates {
         };
         let nowhere = PathTemplate::parse("/").map_err(|e| e.to_string())?;
         let place = place.check(&nowhere)?;
-        if matches!(&place, Place::Body(member) if member.steps().iter().any(|step| step.each)) {
-            return Err("an answer gives out one id, not one for each element".into());
-        }
         Ok(Creates {
             kind: self.kind.into(),
             place,

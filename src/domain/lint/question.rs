@@ -157,8 +157,8 @@ impl<'p> Question<'p> {
 impl Matcher {
     /// Whether calls of this operation can be meant, whatever they touch.
     fn may_mean(&self, index: usize, operation: &Operation) -> bool {
-        let named = self.operations.as_ref().map_or(
-            self.path.is_some() || operation.effect != Effect::Admin,
+        let named = self.operations.as_ref().map_or_else(
+            || self.path.is_some() || operation.effect != Effect::Admin,
             |all| all.binary_search(&index).is_ok(),
         );
         named

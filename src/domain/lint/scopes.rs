@@ -1,8 +1,9 @@
 //! Routes that run as the user, against what users can hold: is there a scope at all, and is it within the ceiling?
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::question::questions;
+use super::thing::Things;
 use super::{listed, problem};
 use crate::domain::catalog::Operation;
 use crate::domain::policy::{Policy, Route};
@@ -11,7 +12,7 @@ use crate::domain::route::RunAs;
 use crate::domain::scope::{Scope, ScopeSet};
 
 pub(super) fn look(
-    policy: &Policy,
+    (policy, things): (&Policy, &Things),
     index: usize,
     ceiling: Option<&ScopeSet>,
     found: &mut Vec<Problem>,
@@ -26,7 +27,13 @@ pub(super) fn look(
     let fault = match (&route.scope, ceiling) {
         (Some(scope), Some(ceiling)) => above(route, scope, ceiling),
         (Some(_), None) => None,
-        (None, ceiling) => of_operations(policy, route, ceiling),
+        (None, ceiling) => {
+            let asked = questions(&route.on, &policy.catalog, things);
+            let known = asked.iter().filter_map(|question| question.operation);
+            let operations: BTreeMap<usize, &Operation> = known.collect();
+            let operations: Vec<&Operation> = operations.into_values().collect();
+            of_operations(route, &operations, ceiling)
+        }
     };
     found.extend(fault.map(|(message, hint)| problem(index, route, message).hint(hint)));
 }
@@ -42,21 +49,17 @@ fn above(route: &Route, scope: &Scope, ceiling: &ScopeSet) -> Option<Doubt> {
     })
 }
 
-fn of_operations(policy: &Policy, route: &Route, ceiling: Option<&ScopeSet>) -> Option<Doubt> {
-    let operations = { policy.catalog.operations().iter().enumerate() }
-        .filter(|(index, operation)| route.on.may_touch(*index, operation));
-    let all: Vec<&Arc<Operation>> = operations.map(|(_, operation)| operation).collect();
-    let (open, closed): (Vec<&Arc<Operation>>, Vec<_>) =
-        all.iter().copied().partition(|o| o.user_scope);
+fn of_operations(route: &Route, all: &[&Operation], ceiling: Option<&ScopeSet>) -> Option<Doubt> {
+    let (open, closed): (Vec<&Operation>, Vec<_>) = all.iter().copied().partition(|o| o.user_scope);
     if open.is_empty() {
         return none_for_users(route, &closed);
     }
     let Some(ceiling) = ceiling else {
-        return some_closed(route, &all, &closed);
+        return some_closed(route, all, &closed);
     };
-    let within = |o: &&Arc<Operation>| o.scopes().any(|scope| ceiling.covers(scope));
+    let within = |o: &&Operation| o.scopes().any(|scope| ceiling.covers(scope));
     if open.iter().any(within) {
-        return some_closed(route, &all, &closed);
+        return some_closed(route, all, &closed);
     }
     let needed: BTreeSet<&Scope> = open.iter().map(|o| &o.scope).collect();
     let needed: Vec<&Scope> = needed.into_iter().collect();
@@ -80,7 +83,7 @@ fn remedy(route: &Route, needed: &[&Scope]) -> String {
 }
 
 /// `compile.rs` refuses this where the route is `as: user`, unless a bundle implies it.
-fn none_for_users(route: &Route, closed: &[&Arc<Operation>]) -> Option<Doubt> {
+fn none_for_users(route: &Route, closed: &[&Operation]) -> Option<Doubt> {
     let first = closed.first()?;
     let message = format!(
         "serves no user: an app cannot request `{}` for its users, so only calls of the app pass",
@@ -90,11 +93,7 @@ fn none_for_users(route: &Route, closed: &[&Arc<Operation>]) -> Option<Doubt> {
 }
 
 /// Only for families: who names a resource means what users can do with it.
-fn some_closed(
-    route: &Route,
-    all: &[&Arc<Operation>],
-    closed: &[&Arc<Operation>],
-) -> Option<Doubt> {
+fn some_closed(route: &Route, all: &[&Operation], closed: &[&Operation]) -> Option<Doubt> {
     let named = route.run_as == RunAs::User && route.on.operations.is_some();
     let family = named && route.on.resource.is_none() && !closed.is_empty();
     family.then(|| {

@@ -18,7 +18,8 @@ pub const COMPARED_MAX: usize = 1000;
 /// What stands before each route.
 pub(super) struct Shadows<'p> {
     policy: &'p Policy,
-    things: Things,
+    /// What operations touch.
+    pub things: Things,
     /// Numbers of the first raw routes.
     raw: Vec<u32>,
     /// Numbers of routes that are out of reach.

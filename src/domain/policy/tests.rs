@@ -13,6 +13,9 @@ use super::super::route::RouteSource;
 use super::*;
 use serde_json::Value;
 
+mod nouns;
+mod properties;
+
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
     Arc::clone(CATALOG.get_or_init(|| Catalog::built_in().unwrap()))
@@ -98,7 +101,12 @@ fn ask_follow_up(
         now: Timestamp::UNIX_EPOCH,
     };
     match decide(policy, &call) {
-        Ok(grant) => format!("{}/{}", grant.route().name, grant.identity().as_str()),
+        Ok(grant) => {
+            let would = grant.would_deny().map(DenyReason::code);
+            let would = would.map_or_else(String::new, |reason| format!(" would be {reason}"));
+            let identity = grant.identity().as_str();
+            format!("{}/{identity}{would}", grant.route().name)
+        }
         Err(denial) => denial.reason.code().to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 //! Helpful to developers, useless to attackers: no claim values, no token state beyond three words, no cause.
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use crate::domain::policy::{Denial, DenyReason};
+use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::runtime::credential::CredentialFault;
 use crate::runtime::endpoint_fault::EndpointFault;
 use crate::runtime::http_client::SendFault;

@@ -1,21 +1,31 @@
-//! Finds one value in JSON that arrives in pieces: it tracks names and depth, and parses only strings.
+//! Finds values in JSON that arrives in pieces: it tracks names and depth, and parses only strings.
 //!
-//! The value is a text or a whole number at a path of members such as `run.info.run_id`, never inside an array. Knows no body.
+//! A value is a text or a whole number at a path of members such as `run.info.run_id`, or in each element of an array, such as
+//! `tasks[].run_id`. Knows no body.
+
+use crate::domain::catalog::member::Step as MemberStep;
 
 /// How far into an answer it looks, in bytes. Answers that give out ids name them early.
 pub const TAP_BYTES_MAX: usize = 256 * 1024;
 /// The longest name or value that is kept, in bytes.
 const TEXT_BYTES_MAX: usize = 1024;
 
-/// What a piece brought.
+/// Whether more can come.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The value.
-    Found(String),
-    /// Nothing yet.
+    /// Go on.
     More,
-    /// It cannot come any more.
+    /// No further value can come.
     Never,
+}
+
+/// What is open at one depth of the path.
+#[derive(Debug, PartialEq, Eq)]
+enum Frame {
+    /// An object of which this member is meant.
+    Object(Box<str>),
+    /// An array of which every element is meant.
+    Array,
 }
 
 /// What is being read.
@@ -31,7 +41,7 @@ enum Reading {
 
 /// The scanner.
 pub struct Scanner {
-    path: Vec<Box<str>>,
+    frames: Vec<Frame>,
     /// Objects and arrays that are open; how many of the outermost lie on the path.
     depth: usize,
     on_path: usize,
@@ -39,34 +49,43 @@ pub struct Scanner {
     /// The member whose value is next, in the innermost object on the path.
     key: Option<Vec<u8>>,
     seen: usize,
+    found: Vec<String>,
 }
 
 impl Scanner {
-    /// Looks for the value at this path of names.
-    pub fn new(path: impl IntoIterator<Item = Box<str>>) -> Self {
+    /// Looks for the values at this path of members.
+    pub fn new(path: &[MemberStep]) -> Self {
+        let frames = path.iter().flat_map(|step| {
+            let array = step.each.then_some(Frame::Array);
+            std::iter::once(Frame::Object(step.name.clone())).chain(array)
+        });
         Self {
-            path: path.into_iter().collect(),
+            frames: frames.collect(),
             depth: 0,
             on_path: 0,
             reading: Reading::Structure,
             key: None,
             seen: 0,
+            found: Vec::new(),
         }
     }
 
-    /// Reads one more piece.
-    pub fn feed(&mut self, data: &[u8]) -> Step {
+    /// Reads one more piece; what it completes goes to `found`.
+    pub fn feed(&mut self, data: &[u8], found: &mut impl FnMut(&str)) -> Step {
+        let mut step = Step::More;
         for byte in data {
             self.seen += 1;
-            if self.seen > TAP_BYTES_MAX {
-                return Step::Never;
-            }
-            match self.byte(*byte) {
-                Step::More => {}
-                done => return done,
+            step = if self.seen > TAP_BYTES_MAX {
+                Step::Never
+            } else {
+                self.byte(*byte)
+            };
+            if step == Step::Never {
+                break;
             }
         }
-        Step::More
+        self.found.drain(..).for_each(|value| found(&value));
+        step
     }
 
     fn byte(&mut self, byte: u8) -> Step {
@@ -98,36 +117,36 @@ impl Scanner {
         }
     }
 
-    /// Whether the innermost open object is the one that the next name on the path belongs to.
+    /// Whether the innermost thing that is open lies on the path.
     fn is_on_path(&self) -> bool {
         self.on_path == self.depth && self.depth > 0
+    }
+
+    /// Whether the value that comes is the one that the next frame is about.
+    fn is_next(&self) -> bool {
+        match self.depth.checked_sub(1).map(|last| self.frames.get(last)) {
+            None => true,
+            Some(Some(Frame::Array)) => self.is_on_path(),
+            Some(Some(Frame::Object(name))) => self.is_on_path() && self.key_is(name),
+            Some(None) => false,
+        }
     }
 
     fn structure(&mut self, byte: u8) -> Step {
         match byte {
             b'"' => self.reading = Reading::Text(vec![b'"'], false),
-            b'{' => {
-                let descends = match self.depth {
-                    0 => true,
-                    depth => self.is_on_path() && depth < self.path.len() && self.key_is(depth - 1),
-                };
+            b'{' | b'[' => {
+                let array = matches!(self.frames.get(self.depth), Some(Frame::Array));
+                let object = matches!(self.frames.get(self.depth), Some(Frame::Object(_)));
+                let fits = if byte == b'[' { array } else { object };
+                let descends = fits && self.is_next();
                 self.depth += 1;
                 if descends {
                     self.on_path = self.depth;
-                }
-                self.key = None;
-            }
-            b'[' => self.depth += 1,
-            b'}' | b']' => {
-                if self.is_on_path() && self.on_path > 1 {
-                    // The object that had to hold it has ended without it: equal names are not looked for again.
-                    return Step::Never;
-                }
-                self.depth = self.depth.saturating_sub(1);
-                if self.depth == 0 {
-                    return Step::Never;
+                    self.key = None;
                 }
             }
+            b'}' | b']' => return self.close(),
             b',' if self.is_on_path() => self.key = None,
             b':' | b',' => {}
             byte if byte.is_ascii_whitespace() => {}
@@ -136,41 +155,63 @@ impl Scanner {
         Step::More
     }
 
-    fn text(&mut self, text: Vec<u8>) -> Step {
-        if !self.is_on_path() {
-            return Step::More;
+    fn close(&mut self) -> Step {
+        if self.is_on_path() {
+            // What held the value has ended: there may be another only where an array holds several.
+            let outer = self.frames.get(..self.depth.saturating_sub(1));
+            if !outer.is_some_and(|outer| outer.contains(&Frame::Array)) {
+                return Step::Never;
+            }
+            self.on_path -= 1;
+            self.key = None;
         }
-        if self.key.is_none() {
+        self.depth = self.depth.saturating_sub(1);
+        Step::More
+    }
+
+    fn text(&mut self, text: Vec<u8>) -> Step {
+        let in_object = { self.depth.checked_sub(1) }
+            .is_some_and(|last| matches!(self.frames.get(last), Some(Frame::Object(_))));
+        if in_object && self.is_on_path() && self.key.is_none() {
             self.key = Some(text);
             return Step::More;
         }
         if self.is_last() {
-            let value = serde_json::from_slice(&text).ok();
-            return value.map_or(Step::Never, Step::Found);
+            self.found
+                .extend(serde_json::from_slice::<String>(&text).ok());
+            return self.after_value();
         }
         Step::More
     }
 
-    fn bare(&self, word: &[u8]) -> Step {
-        let number = !word.is_empty() && word.iter().all(u8::is_ascii_digit);
-        if !(self.is_on_path() && self.is_last()) {
+    fn bare(&mut self, word: &[u8]) -> Step {
+        if !self.is_last() {
             return Step::More;
         }
-        match std::str::from_utf8(word) {
-            Ok(text) if number => Step::Found(text.to_owned()),
-            Ok(_) | Err(_) => Step::Never,
+        let number = !word.is_empty() && word.iter().all(u8::is_ascii_digit);
+        let text = std::str::from_utf8(word).ok().filter(|_| number);
+        self.found.extend(text.map(str::to_owned));
+        self.after_value()
+    }
+
+    /// One value is all there is, unless an array holds several.
+    fn after_value(&self) -> Step {
+        if self.frames.contains(&Frame::Array) {
+            Step::More
+        } else {
+            Step::Never
         }
     }
 
     /// Whether the value that comes is the one at the end of the path.
     fn is_last(&self) -> bool {
-        self.depth == self.path.len() && self.key_is(self.depth - 1)
+        self.depth == self.frames.len() && self.is_next()
     }
 
-    fn key_is(&self, index: usize) -> bool {
+    fn key_is(&self, name: &str) -> bool {
         let key: Option<String> =
             { self.key.as_ref() }.and_then(|k| serde_json::from_slice(k).ok());
-        key.is_some() && key.as_deref() == self.path.get(index).map(|name| &**name)
+        key.is_some_and(|key| *key == *name)
     }
 }
 
@@ -184,18 +225,25 @@ fn keep(text: &mut Vec<u8>, byte: u8) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::catalog::member::Member;
     use proptest::prelude::*;
 
-    fn scan(path: &str, pieces: &[&[u8]]) -> Option<String> {
-        let mut scanner = Scanner::new(path.split('.').map(Into::into));
+    fn scan_all(path: &str, pieces: &[&[u8]]) -> Vec<String> {
+        let mut scanner = Scanner::new(Member::parse(path).unwrap().steps());
+        let mut found = Vec::new();
         for piece in pieces {
-            match scanner.feed(piece) {
-                Step::Found(value) => return Some(value),
-                Step::More => {}
-                Step::Never => return None,
+            let step = scanner.feed(piece, &mut |value| found.push(value.to_owned()));
+            if step == Step::Never {
+                break;
             }
         }
-        None
+        found
+    }
+
+    fn scan(path: &str, pieces: &[&[u8]]) -> Option<String> {
+        let mut found = scan_all(path, pieces);
+        assert!(found.len() < 2, "{found:?}");
+        found.pop()
     }
 
     fn check(path: &str, text: &str, expected: Option<&str>) {
@@ -240,6 +288,19 @@ mod tests {
             None,
         );
         check("a.b", r#"{"a": "b", "b": {"b": "no"}}"#, None);
+    }
+
+    #[test]
+    fn each_element_of_an_array_may_hold_one() {
+        let all = |path: &str, text: &str| scan_all(path, &[text.as_bytes()]);
+        let run = r#"{"run_id": 1, "tasks": [{"run_id": 11, "x": {"run_id": 0}}, {"y": [{"run_id": 0}]}, {"run_id": "12"}], "z": {"run_id": 0}}"#;
+        assert_eq!(all("tasks[].run_id", run), ["11", "12"]);
+        assert_eq!(
+            all("ids[]", r#"{"ids": [1, "b", {"c": 2}, [3]]}"#),
+            ["1", "b"]
+        );
+        assert!(all("tasks[].run_id", r#"{"tasks": {"run_id": 1}}"#).is_empty());
+        assert!(all("tasks[].run_id", r#"[{"tasks": [{"run_id": 1}]}]"#).is_empty());
     }
 
     proptest! {
