@@ -2,7 +2,7 @@
 //! reads the environment.
 //!
 //! `cli/serve.rs` runs the sidecar, `cli/policy.rs` answers questions about a configuration, `cli/bundle.rs` derives one,
-//! `cli/audit.rs` reads the log.
+//! `cli/policy_test.rs` tests one, `cli/audit.rs` reads the log.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,6 +20,7 @@ mod audit;
 mod bundle;
 mod health;
 mod policy;
+mod policy_test;
 mod serve;
 
 /// Exit codes (sysexits where they fit).
@@ -106,6 +107,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Policy {
     FromBundle(bundle::FromBundle),
+    Test(policy_test::PolicyTest),
 }
 
 /// Where the configuration is.
@@ -173,6 +175,7 @@ pub fn main(
         Command::Explain(question) => policy::explain(&question, &world.env),
         Command::Policy { command } => match command {
             Policy::FromBundle(arguments) => bundle::from_bundle(&arguments, &world.env),
+            Policy::Test(arguments) => policy_test::test(&arguments, &world.env),
         },
         Command::Audit { command } => audit::read(command, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
@@ -212,6 +215,10 @@ fn problem_json(problem: &Problem) -> serde_json::Value {
 
 /// Prints every mistake, one a line.
 fn report(problems: &[Problem]) -> u8 {
+    report_in("the configuration", problems)
+}
+
+fn report_in(place: &str, problems: &[Problem]) -> u8 {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     let count = if lines.len() == 1 {
         "1 problem".to_owned()
@@ -219,7 +226,7 @@ fn report(problems: &[Problem]) -> u8 {
         format!("{} problems", lines.len())
     };
     complain(
-        &format!("{count} in the configuration\n{}", lines.join("\n")),
+        &format!("{count} in {place}\n{}", lines.join("\n")),
         exit::CONFIG,
     )
 }

@@ -124,6 +124,7 @@ pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour
 pub mod explain; //      why a call would be allowed or refused
+pub mod policy_test; //  table tests of a policy
 pub mod policy_text; //  routes as YAML
 pub mod reload; //       a new policy without a restart
 pub mod supervise; //    the agent as a child

@@ -1,0 +1,1 @@
+//! What test files can say, and what is told of mistakes in them.
