@@ -113,7 +113,10 @@ impl Compiler<'_> {
     /// A route as the user on APIs that an app can request no scope for: nobody would ever pass. What a bundle implies (line
     /// 0) is no mistake of this file.
     pub(super) fn can_serve(&self, on: &Matcher, scope: Option<&Scope>) -> Result<(), Problem> {
-        if self.source.run_as != RunAs::User || scope.is_some() || self.source.line == 0 {
+        // What other apps ask of users is theirs to say.
+        let upstream = { on.resource.as_ref() }.is_some_and(|r| *r.kind == *APP);
+        if self.source.run_as != RunAs::User || scope.is_some() || self.source.line == 0 || upstream
+        {
             return Ok(());
         }
         let meant = self.meant(on);
