@@ -16,6 +16,7 @@ use valetkey::domain::audit::{self, Decision, Event, Identity, Record, Text};
 use valetkey::domain::catalog::Catalog;
 use valetkey::domain::clock::{Clock, SystemClock, Timestamp};
 use valetkey::domain::compile::{Settings, compile};
+use valetkey::domain::destination::Destination;
 use valetkey::domain::identity::UserId;
 use valetkey::domain::jwks::KeySet;
 use valetkey::domain::path::CanonicalPath;
@@ -35,12 +36,16 @@ mod common {
 
 const ISSUER: &str = "https://workspace.example.com/oidc";
 
-/// `count` routes of five kinds in turn, and one that names a family of operations.
+/// `count` routes: five kinds in turn, one that names a family of operations, and one that lists tools.
 fn routes(count: usize) -> Vec<RouteSource> {
-    let mut routes: Vec<RouteSource> = (0..count - 1).map(route).collect();
+    let mut routes: Vec<RouteSource> = (0..count - 2).map(route).collect();
     let mut family = empty("family", RunAs::App);
     family.operation = Some("mlflow.*".into());
     routes.push(family);
+    let mut server = empty("server", RunAs::App);
+    server.resource = Some("mcp/functions/c.s".into());
+    server.tools = vec!["look_up".into()];
+    routes.push(server);
     routes
 }
 
@@ -96,7 +101,7 @@ struct Case {
 /// One request for each kind of route, each for the last route of its kind; and four that nothing matches.
 fn cases(count: usize) -> Vec<Case> {
     let last = |kind: usize| {
-        let of_kind = (0..count - 1).rev().find(|i| i % 5 == kind);
+        let of_kind = (0..count - 2).rev().find(|i| i % 5 == kind);
         of_kind.unwrap_or_default()
     };
     let (warehouse, index) = (format!("w{}", last(0)), format!("c{}.docs.i", last(1)));
@@ -105,6 +110,7 @@ fn cases(count: usize) -> Vec<Case> {
     let page = format!("/api/2.0/custom/p{page}/7");
     let runs = "/api/2.0/mlflow/runs/update";
     let ask = "/api/2.0/custom/ask";
+    let mcp = "/api/2.0/mcp/functions/c/s";
     let get = |name, path: &str, allowed| case(name, Method::GET, path, None, allowed);
     let post = |name, path: &str, body, allowed| case(name, Method::POST, path, body, allowed);
     vec![
@@ -113,7 +119,9 @@ fn cases(count: usize) -> Vec<Case> {
         post("operation+resource", &model, None, true),
         get("path", &page, true),
         post("body", ask, Some(json!({"kind": kind})), true),
-        post("operation", runs, None, true),
+        post("operation", runs, Some(json!({"run_id": "r1"})), true),
+        post("tool", mcp, tool_call("c__s__look_up"), true),
+        post("miss-tool", mcp, tool_call("c__s__other"), false),
         post("miss-resource", STATEMENTS, statement("none"), false),
         get("miss-prefix", &query("none.docs.i"), false),
         get("miss-path", "/api/2.0/custom/none/7", false),
@@ -125,6 +133,10 @@ const STATEMENTS: &str = "/api/2.0/sql/statements";
 
 fn statement(warehouse: &str) -> Option<Value> {
     Some(json!({"warehouse_id": warehouse, "statement": "select 1"}))
+}
+
+fn tool_call(name: &str) -> Option<Value> {
+    Some(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}))
 }
 
 fn query(index: &str) -> String {
@@ -173,6 +185,7 @@ fn decisions(c: &mut Criterion) {
             });
             let call = Call {
                 method: &case.method,
+                destination: &Destination::Workspace,
                 path: &case.path,
                 body,
                 caller: CallerView::User {
@@ -190,6 +203,15 @@ fn decisions(c: &mut Criterion) {
                 case.allowed,
                 "{}",
                 case.name
+            );
+            let counted = allocation_counter::measure(|| {
+                black_box(decide(&policy, black_box(&call)).is_ok());
+            });
+            assert!(
+                !case.allowed || counted.count_total == 0,
+                "{}: {} allocations on the hit path",
+                case.name,
+                counted.count_total
             );
             group.bench_function(case.name, |b| {
                 b.iter(|| decide(&policy, black_box(&call)).is_ok())
@@ -221,6 +243,7 @@ fn whole(policy: &Policy, subject: &UserId, scopes: &ScopeSet) -> bool {
     });
     let call = Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: None,
         caller: CallerView::User { subject, scopes },

@@ -36,7 +36,7 @@ use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 
 use self::wire::{
-    audit_settings, bind_all, flow_settings, http_client, identity, session_settings,
+    audit_settings, bind_all, doors, flow_settings, http_client, identity, session_settings,
 };
 
 mod drain;
@@ -80,7 +80,9 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
 
 /// What the policy allows or leaves out and probably does not mean, with the file.
 pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let upstreams = config.outbound.destinations();
     let around = lint::Surroundings {
+        upstreams: Some(&upstreams),
         ceiling: config.users.scopes.as_ref(),
         declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
     };
@@ -129,8 +131,7 @@ impl App {
         let metrics = Metrics::new().map_err(|fault| one("metrics", fault.to_string()))?;
         metrics.policy_starter(policy.origin() == PolicyOrigin::Starter);
         let http = http_client(config)?;
-        let workspace = Door::to_origin(Arc::clone(&http), &config.workspace.origin)
-            .map_err(|fault| one("workspace.host", fault.to_string()))?;
+        let doors = doors(config, &http)?;
         let agent = Door::to_agent_at(Arc::clone(&http), &config.inbound.agent)
             .map_err(|fault| one("inbound.agent", fault.to_string()))?;
         let (verifier, credentials) = identity(config, &http, &clock, &metrics)?;
@@ -157,9 +158,10 @@ impl App {
                 metrics,
                 cut: CancellationToken::new(),
             },
-            workspace,
+            doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
+            upstreams: config.outbound.destinations(),
             agent,
             gate: AgentGate::new(),
             local: LocalOidc::new(

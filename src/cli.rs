@@ -2,7 +2,8 @@
 //! reads the environment.
 //!
 //! `cli/serve.rs` runs the sidecar, `cli/policy.rs` answers questions about a configuration, `cli/bundle.rs` derives one,
-//! `cli/policy_test.rs` tests one, `cli/audit.rs` reads the log.
+//! `cli/policy_test.rs` tests one, `cli/catalog.rs` lists
+//! what can be called, `cli/audit.rs` reads the log.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::supervise::environment::Variables;
 
 mod audit;
 mod bundle;
+mod catalog;
 mod health;
 mod policy;
 mod policy_test;
@@ -70,6 +72,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Print the catalogue instead: every operation, or those of a family such as sql
+        #[arg(long, value_name = "FAMILY", num_args = 0..=1, default_missing_value = "*")]
+        catalog: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -171,7 +176,12 @@ pub fn main(
         Command::Run { config, command } => serve::run(&config, &command, &world),
         Command::Serve { config } => serve::serve(&config, &world),
         Command::Demo { once } => serve::demo(once),
-        Command::Check { config, json } => policy::check(&config, json, &world.env),
+        Command::Check {
+            catalog: Some(family),
+            json,
+            ..
+        } => catalog::list(&family, json),
+        Command::Check { config, json, .. } => policy::check(&config, json, &world.env),
         Command::Explain(question) => policy::explain(&question, &world.env),
         Command::Policy { command } => match command {
             Policy::FromBundle(arguments) => bundle::from_bundle(&arguments, &world.env),

@@ -1,7 +1,7 @@
 //! The configuration: file and environment in, checked values out, or every mistake at once (PRODUCT 2 to 4).
 //!
 //! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of
-//! `raw.rs`) → `sections.rs`, `routes.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
+//! `raw.rs`) → `sections.rs`, `routes.rs`, `upstreams.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
 //! read. Nothing here is ever written back: there is only [`Config::summary`]. Read `raw.rs` next.
 //!
 //! Lives: listeners, files and limits are read once (a change needs a restart); `routes` and `users.scopes` are the
@@ -18,7 +18,7 @@ use http::{HeaderName, Uri};
 use tracing::level_filters::LevelFilter;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::identity::{ClientId, WorkspaceOrigin};
+use crate::domain::identity::{ClientId, Origin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
@@ -38,14 +38,17 @@ pub mod routes;
 pub mod schema;
 pub mod sections;
 pub mod substitute;
+pub mod summary;
 #[cfg(test)]
 mod tests;
+pub mod upstreams;
 pub mod values;
 pub mod words;
 pub mod yaml;
 
 use bundle::Loaded;
 use limits::Limits;
+use upstreams::Upstream;
 use words::{
     Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
     UserMode,
@@ -151,7 +154,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Workspace {
     /// The one place that credentials are sent to.
-    pub origin: WorkspaceOrigin,
+    pub origin: Origin,
     /// Pinned issuer; `None` = discovered.
     pub issuer: Option<String>,
     /// Pinned address of the issuer's keys.
@@ -240,6 +243,8 @@ pub struct Outbound {
     pub local_client: Option<LocalClient>,
     /// Whether calls that hand out storage addresses pass.
     pub presigned: Presigned,
+    /// Further hosts.
+    pub upstreams: Vec<Upstream>,
 }
 
 /// `outbound.local_client`.
@@ -339,56 +344,5 @@ impl Config {
     pub fn left_out(&self) -> &[Problem] {
         let bundle = self.bundle.as_ref();
         bundle.map_or(&[], |bundle| &bundle.declared.left_out)
-    }
-
-    /// What the start log and `check` say about it: names and values, no secret among them.
-    pub fn summary(&self) -> Vec<(&'static str, String)> {
-        let source = |path: &PathBuf| path.display().to_string();
-        let app = self.app.client_id.as_ref();
-        let policy = match self.policy_origin {
-            PolicyOrigin::Routes => format!("{} routes", self.routes.len()),
-            PolicyOrigin::Bundle => format!("{} routes of the bundle", self.routes.len()),
-            PolicyOrigin::Starter => "starter policy".to_owned(),
-        };
-        let policy = match self.observe_until {
-            Some(until) => format!("{policy}, observed until {until}"),
-            None => policy,
-        };
-        let bundle = self.bundle.as_ref().map_or_else(
-            || "none".into(),
-            |Loaded { declared, .. }| {
-                format!(
-                    "{}, app {}, target {}",
-                    declared.file, declared.app, declared.target
-                )
-            },
-        );
-        let ceiling = self.users.scopes.as_ref();
-        vec![
-            (
-                "config",
-                self.source
-                    .as_ref()
-                    .map_or_else(|| "environment".into(), source),
-            ),
-            ("workspace", self.workspace.origin.to_string()),
-            ("inbound", self.inbound.listen.to_string()),
-            ("agent", self.inbound.agent.to_string()),
-            ("outbound", self.outbound.listen.to_string()),
-            ("admin", self.admin.listen.to_string()),
-            ("user", format!("{:?}", self.inbound.user).to_lowercase()),
-            ("audiences", self.users.audiences.join(" ")),
-            (
-                "scopes",
-                ceiling.map_or_else(|| "no ceiling".into(), ToString::to_string),
-            ),
-            (
-                "app",
-                app.map_or_else(|| "none".into(), ToString::to_string),
-            ),
-            ("policy", policy),
-            ("bundle", bundle),
-            ("audit", source(&self.audit.file)),
-        ]
     }
 }

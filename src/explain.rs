@@ -10,10 +10,11 @@ use crate::domain::ask::{
 };
 use crate::domain::catalog::Operation;
 use crate::domain::clock::Timestamp;
+use crate::domain::destination::{Destination, DestinationFault, Upstreams};
 use crate::domain::identity::UserId;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::denial::DenyReason;
-use crate::domain::policy::nearest::{in_question, nearest};
+use crate::domain::policy::nearest::{deciding, in_question, nearest};
 use crate::domain::policy::{Policy, decide};
 use crate::domain::scope::ScopeSet;
 use crate::domain::strict_json;
@@ -61,6 +62,8 @@ pub struct Question<'a> {
     pub foreign_partition: bool,
     /// For `o=` and `w=` in the query.
     pub workspace_id: Option<&'a str>,
+    /// Where `/@NAME/` leads.
+    pub upstreams: &'a Upstreams,
     /// The moment of the call: an observed policy ends at its date.
     pub now: Timestamp,
 }
@@ -74,6 +77,8 @@ pub struct Answer {
     pub identity: &'static str,
     /// The route that decides.
     pub route: Option<String>,
+    /// All routes that the things which the call touches fall to.
+    pub routes: Vec<String>,
     /// Where it stands and what it matches.
     pub route_text: Option<String>,
     /// The operation of the catalogue.
@@ -108,12 +113,21 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             "answered by the sidecar itself and never forwarded".into(),
         );
     }
-    let read = CanonicalPath::parse(path).map_err(|fault| ("bad_path", fault.to_string()));
-    let answer = read.and_then(|path| {
-        ask::check_workspace_selectors(query, question.workspace_id)
-            .map_err(|fault| ("bad_request", fault.to_string()))?;
-        let operation = policy.catalog().find(question.method, &path);
-        let body = read_body(policy, question, &path, operation.map(|(_, o)| &**o))?;
+    let read = question.upstreams.read(path).map_err(|fault| {
+        let reason = match fault {
+            DestinationFault::Path(_) | DestinationFault::NoPath => "bad_path",
+            DestinationFault::NoSuchUpstream(_) => "no_such_upstream",
+        };
+        (reason, fault.to_string())
+    });
+    let answer = read.and_then(|(destination, path)| {
+        if destination == Destination::Workspace {
+            ask::check_workspace_selectors(query, question.workspace_id)
+                .map_err(|fault| ("bad_request", fault.to_string()))?;
+        }
+        let operation = destination.operation(policy.catalog(), question.method, &path);
+        let at = (&destination, &path);
+        let body = read_body(policy, question, at, operation.map(|(_, o)| &**o))?;
         let request = Request {
             path: &path,
             query,
@@ -126,13 +140,11 @@ pub fn explain(policy: &Policy, question: &Question<'_>) -> Answer {
             (As::User(_) | As::App, _) => CallerView::App,
         };
         let (follow_up, partition) = views(question, caller, operation, &request)?;
-        let touches = operation.map_or_else(
-            || Ok(Vec::new()),
-            |(_, o)| touch::touches(o, &request, &follow_up),
-        );
+        let touches = destination.touches(operation.map(|(_, o)| &**o), &request, &follow_up);
         let touches = touches.map_err(|fault| ("bad_request", fault.to_string()))?;
         let call = Call {
             method: question.method,
+            destination: &destination,
             path: &path,
             body: body.as_ref(),
             caller,
@@ -218,10 +230,20 @@ type Refused = (&'static str, String);
 fn read_body(
     policy: &Policy,
     question: &Question<'_>,
-    path: &CanonicalPath,
+    (destination, path): (&Destination, &CanonicalPath),
     operation: Option<&Operation>,
 ) -> Result<Option<Value>, Refused> {
-    if !policy.reads_body(question.method, path, operation) {
+    let method = question.method;
+    let (decides, members) = match destination {
+        Destination::Workspace => (
+            policy.reads_body(method, path, operation),
+            policy.body_members(path),
+        ),
+        Destination::Upstream(upstream) => {
+            (policy.reads_upstream_body(method, upstream), Vec::new())
+        }
+    };
+    if !decides {
         return Ok(None);
     }
     let Some(bytes) = question.body.filter(|bytes| !bytes.is_empty()) else {
@@ -234,8 +256,7 @@ fn read_body(
         )
     };
     let json = strict_json::parse(bytes, BODY_DEPTH_MAX).map_err(refused)?;
-    ask::check_members(Some(&json), policy.body_members(path))
-        .map_err(|fault| ("bad_request", fault.to_string()))?;
+    ask::check_members(Some(&json), members).map_err(|fault| ("bad_request", fault.to_string()))?;
     Ok(Some(json))
 }
 
@@ -277,6 +298,9 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
     };
     Answer {
         route: route.map(|route| route.name.to_string()),
+        routes: { deciding(policy, call).into_iter() }
+            .map(|name| name.to_string())
+            .collect(),
         route_text: route.map(words::place),
         operation: call.operation.map(|(_, o)| o.id.to_string()),
         effect: call.operation.map(|(_, o)| o.effect.as_str()),
@@ -292,6 +316,7 @@ impl Answer {
             allowed: false,
             identity: "none",
             route: None,
+            routes: Vec::new(),
             route_text: None,
             operation: None,
             effect: None,
@@ -311,6 +336,7 @@ impl Answer {
             "allowed": self.allowed,
             "identity": self.identity,
             "route": self.route,
+            "routes": self.routes,
             "route_text": self.route_text,
             "operation": self.operation,
             "effect": self.effect,

@@ -24,15 +24,16 @@
 //!
 //! ```text
 //! UnverifiedToken ──verify──► VerifiedToken ──open──► session token ──caller──► Caller
-//! CanonicalPath + Caller + body = Call ──decide──► Grant ──resolve──► Credential
+//! path ──read──► Destination + CanonicalPath
+//! Destination + CanonicalPath + Caller + body = Call ──decide──► Grant ──resolve──► Credential
 //! RequestRecord ──intend──► Receipt
-//! parts + Credential + Receipt ──new──► AuthorizedRequest ──to_workspace──► answer
+//! parts + Credential + Receipt ──new──► AuthorizedRequest ──forward──► answer
 //! parts + session ──new──► AgentRequest ──to_agent──► answer
 //! ```
 //!
 //! # What is deliberately absent
 //!
-//! 1. A workspace credential is never written to a socket that the agent can read; a session token is never sent to a workspace.
+//! 1. A real credential is never written to a socket that the agent can read; a session token is never sent to a far side.
 //! 2. `domain` has no `async`, no tokio, no hyper; whatever depends on time takes `now`.
 //! 3. Only [`domain::headers`] and [`runtime::token_endpoint`] name the `Authorization` header of real traffic.
 //! 4. Only [`proxy`] turns an error into an answer; only [`proxy::error`] chooses a status.
@@ -48,6 +49,7 @@
 //! - Session tokens are derived (HMAC under a key of the process), not stored: [`runtime::session`].
 //! - The first matching route decides; the index must give the answer of the ordered list: [`domain::policy`].
 //! - Operations of admin effect are reached only by their full name or by a raw path: [`domain::policy`].
+//! - A destination comes from the path, rides in the grant and in the credential, and chooses the door: [`domain::destination`].
 //! - A statement belongs to whoever created it: [`runtime::follow_up`].
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].
@@ -66,6 +68,7 @@ pub mod domain {
     pub mod catalog; //        the Databricks API as data (config/catalog.yaml)
     pub mod clock; //          wall time behind a trait
     pub mod compile; //        routes as written → policy, or every mistake
+    pub mod destination; //    the workspace, or an upstream
     pub mod headers; //        header maps: take, strip, set, attach
     pub mod identity; //       users, clients, the workspace's origin
     pub mod jwks; //           the issuer's keys, filtered
@@ -112,7 +115,7 @@ pub mod runtime {
     pub mod token_endpoint; // RFC 6749 section 4.4 and RFC 8693 on the wire
     #[cfg(test)]
     pub mod token_script; //   a scripted token endpoint
-    pub mod upstream; //       the two typed doors
+    pub mod upstream; //       the typed doors
     pub mod verifier; //       verify once, remember by digest
 }
 
@@ -133,24 +136,40 @@ pub mod supervise; //    the agent as a child
 pub mod embedded {
     mod accept;
     mod answer;
+    /// Its APIs, a family each; `routes` is the table of them.
+    mod api {
+        mod apps;
+        mod connections;
+        pub(super) mod file_store;
+        pub(super) mod files;
+        pub(super) mod genie;
+        mod identity;
+        pub(super) mod jobs;
+        mod lakebase;
+        mod mcp;
+        pub(super) mod memory;
+        pub(super) mod mlflow;
+        mod query;
+        pub(super) mod routes;
+        mod secrets;
+        pub(super) mod serving;
+        pub(super) mod sql;
+        mod thrift;
+        mod uc;
+        mod vector_search;
+    }
     mod call;
-    mod catalog;
     pub mod control;
     mod door;
-    mod file_store;
-    mod files;
-    mod genie;
+    mod grants;
     pub mod issuer;
     mod marked;
-    mod mlflow;
     mod oidc;
-    mod query;
+    pub mod other_app;
     pub mod seen;
-    mod serving;
     mod signing_key;
-    mod sql;
     mod stream;
-    mod vector_search;
+    mod streamable;
     pub mod workspace;
     pub mod world;
 }

@@ -2,7 +2,7 @@
 //!
 //! A test file names a configuration, or holds a policy itself; of it only the policy is read (`config/alone.rs`), so that no
 //! workspace is needed. The policy is tested as it is enforced, whatever `mode` says, unless a case has a moment.
-//! `policy_test/file.rs` reads the file; `cli/policy_test.rs` prints the outcome.
+//! `policy_test/file.rs` reads the file, `policy_test/case.rs` its cases; `cli/policy_test.rs` prints the outcome.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,13 @@ use crate::app::compile_policy;
 use crate::config::{Config, Env};
 use crate::domain::ask::ResourceId;
 use crate::domain::clock::Timestamp;
+use crate::domain::destination::Upstreams;
 use crate::domain::policy::{Identity, Policy};
 use crate::domain::problem::Problem;
 use crate::explain::{Answer, As, Question, explain};
 
-pub mod file;
+mod case;
+mod file;
 
 /// One case of the table.
 #[derive(Debug, Clone)]
@@ -67,6 +69,8 @@ pub struct Table {
     pub file: PathBuf,
     /// What is tested.
     pub policy: Policy,
+    /// Where `/@NAME/` leads.
+    pub upstreams: Upstreams,
     /// Its cases in their order.
     pub cases: Vec<Case>,
 }
@@ -95,7 +99,7 @@ impl Table {
         }?;
         let policy = compile_policy(&config)?;
         let ceiling = config.users.scopes.as_ref();
-        let cases = file::cases(&read.raw, &policy, ceiling).map_err(|problems| {
+        let cases = case::cases(&read.raw, &policy, ceiling).map_err(|problems| {
             let in_file = |mut problem: Problem| {
                 problem.file = Some(path.display().to_string());
                 problem
@@ -105,6 +109,7 @@ impl Table {
         Ok(Self {
             file: path.to_path_buf(),
             policy,
+            upstreams: config.outbound.destinations(),
             cases,
         })
     }
@@ -124,6 +129,7 @@ impl Table {
             bound: case.bound.clone(),
             foreign_partition: case.foreign_partition,
             workspace_id: None,
+            upstreams: &self.upstreams,
             now: case.now.unwrap_or(Timestamp::MAX),
         };
         let answer = explain(&self.policy, &question);
@@ -138,7 +144,8 @@ impl Table {
     /// The routes that decide none of the cases.
     pub fn untested(&self, outcomes: &[Outcome<'_>]) -> Vec<&str> {
         let decided: BTreeSet<&str> = { outcomes.iter() }
-            .filter_map(|outcome| outcome.answer.route.as_deref())
+            .flat_map(|outcome| &outcome.answer.routes)
+            .map(String::as_str)
             .collect();
         let names = self.policy.routes().iter().map(|route| &*route.name);
         names.filter(|name| !decided.contains(name)).collect()

@@ -20,8 +20,9 @@ use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
 use crate::domain::clock::Clock;
+use crate::domain::destination::Upstreams;
 use crate::domain::headers::{self, IdentityHeaders};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::identity::Origin;
 use crate::domain::policy::Policy;
 use crate::domain::scope::ScopeSet;
 use crate::domain::template::PathTemplate;
@@ -32,7 +33,7 @@ use crate::runtime::http_client::Body;
 use crate::runtime::listener::Peer;
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
-use crate::runtime::upstream::Door;
+use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::Verifier;
 
 use self::error::ProxyError;
@@ -40,6 +41,7 @@ use self::local_oidc::LocalOidc;
 use self::record::{RequestRecord, Sinks};
 
 pub mod admin;
+pub mod answered;
 pub mod body;
 pub mod error;
 pub mod inbound;
@@ -50,6 +52,7 @@ pub mod record;
 pub mod refusal;
 pub mod sending;
 pub mod tap;
+pub mod target;
 
 /// Whether a request needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,12 +136,14 @@ pub struct Proxy {
     pub follow_ups: FollowUps,
     /// Audit and metrics.
     pub sinks: Sinks,
-    /// The way to the workspace.
-    pub workspace: Door,
+    /// The ways that real credentials go: to the workspace and to the upstreams.
+    pub doors: Doors,
     /// The time of day: an observed policy ends at its date.
     pub clock: Arc<dyn Clock>,
     /// Where the workspace is, for `Location` headers and `/status`.
-    pub workspace_origin: WorkspaceOrigin,
+    pub workspace_origin: Origin,
+    /// `outbound.upstreams`.
+    pub upstreams: Upstreams,
     /// The way to the agent.
     pub agent: Door,
     /// Whether the agent accepts connections.

@@ -236,7 +236,10 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         ("app", format!("{app:?} {app_secret:?}")),
         (
             "outbound",
-            format!("{:?} {:?}", outbound.listen, outbound.local_client),
+            format!(
+                "{:?} {:?} {:?}",
+                outbound.listen, outbound.local_client, outbound.upstreams
+            ),
         ),
         ("audit", format!("{audit:?}")),
         ("admin", format!("{admin:?}")),
@@ -296,6 +299,10 @@ mod tests {
             ("users: {scopes: [sql]}", &[]),
             ("outbound: {presigned: allow}", &[]),
             ("inbound: {user: optional}", &["inbound"]),
+            (
+                "outbound: {upstreams: [{name: a, url: 'https://a.example'}]}",
+                &["outbound"],
+            ),
             ("inbound: {public: [/assets/**]}", &["inbound"]),
             ("users: {session: {ttl: 5m}}", &["users"]),
             (

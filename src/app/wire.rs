@@ -2,13 +2,16 @@
 //!
 //! The top floor knows the rooms, never the reverse: each room defines its settings, and this file fills them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::words::{self, Exchange};
 use crate::config::{Config, limits::Limits};
 use crate::domain::clock::{Clock, SignedDuration};
 use crate::domain::headers::IdentityHeaders;
+use crate::domain::identity::Origin;
 use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
 use crate::proxy::{FlowSettings, UserMode};
@@ -26,6 +29,7 @@ use crate::runtime::tls;
 use crate::runtime::token_endpoint::{
     ClientCredential, EndpointUrl, TokenEndpoint, TokenEndpointSettings,
 };
+use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::{Verifier, VerifierSettings};
 
 use super::in_file;
@@ -64,8 +68,37 @@ fn listener_limits(limits: &Limits) -> ListenerLimits {
 }
 
 pub(super) fn http_client(config: &Config) -> Result<Arc<dyn HttpSend>, Vec<Problem>> {
-    let roots = tls::client_config(config.workspace.ca_file.as_deref())
-        .map_err(|fault| vec![Problem::new("workspace.ca_file", fault.to_string())])?;
+    let ca_file = config.workspace.ca_file.as_deref();
+    client_that_trusts(config, ca_file, "workspace.ca_file")
+}
+
+/// The ways that real credentials go. An upstream with roots of its own has a client of its own; it is the only one that
+/// trusts them.
+pub(super) fn doors(config: &Config, http: &Arc<dyn HttpSend>) -> Result<Doors, Vec<Problem>> {
+    let door = |http: Arc<dyn HttpSend>, origin: &Origin, key: &str| {
+        Door::to_origin(http, origin).map_err(|fault| vec![Problem::new(key, fault.to_string())])
+    };
+    let workspace = door(Arc::clone(http), &config.workspace.origin, "workspace.host")?;
+    let mut upstreams = BTreeMap::new();
+    for upstream in &config.outbound.upstreams {
+        let key = "outbound.upstreams";
+        let http = match upstream.ca_file.as_deref() {
+            Some(file) => client_that_trusts(config, Some(file), key)?,
+            None => Arc::clone(http),
+        };
+        let there = door(http, &upstream.reached.origin, key)?;
+        upstreams.insert(Arc::clone(&upstream.reached.name), there);
+    }
+    Ok(Doors::new(workspace, upstreams))
+}
+
+fn client_that_trusts(
+    config: &Config,
+    ca_file: Option<&Path>,
+    key: &str,
+) -> Result<Arc<dyn HttpSend>, Vec<Problem>> {
+    let roots =
+        tls::client_config(ca_file).map_err(|fault| vec![Problem::new(key, fault.to_string())])?;
     let limits = ClientLimits {
         connect_time: config.limits.connect_time,
         response_head_time: config.limits.response_head_time,

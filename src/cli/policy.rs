@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::app::{self, compile_policy};
 use crate::config::{Config, Env};
+use crate::domain::catalog::Effect;
 use crate::domain::clock::{Clock as _, SystemClock};
 use crate::domain::policy::Policy;
 use crate::domain::route::PolicyOrigin;
@@ -56,7 +57,8 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
     let warnings = app::warnings(&config, &policy);
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
-            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
+            let matcher = route.matcher();
+            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "effect": matcher.effect().map(Effect::as_str), "tools": matcher.tools(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
         }).collect();
         let summary: serde_json::Map<_, _> = config
             .summary()
@@ -146,6 +148,7 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
         now: SystemClock.now(),
         body: body.as_deref(),
         workspace_id: config.workspace.workspace_id.as_deref(),
+        upstreams: &config.outbound.destinations(),
     };
     let answer = explain::explain(&policy, &question);
     let written = if arguments.json {
@@ -218,6 +221,10 @@ pub fn words(answer: &Answer) -> String {
             .clone()
             .zip(answer.route_text.clone())
             .map(|(name, text)| format!("{name} ({text})")),
+    );
+    add(
+        "together",
+        (answer.routes.len() > 1).then(|| answer.routes.join(", ")),
     );
     add("scope", answer.scope.clone());
     add("would be", answer.would_deny.map(str::to_owned));

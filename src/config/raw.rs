@@ -148,7 +148,7 @@ pub struct RawOutbound {
     pub forward: Given<Switch>,
     /// Calls that hand out storage addresses which bypass the sidecar. Default: refuse.
     pub presigned: Given<Presigned>,
-    /// Further hosts (a later version). Default: none.
+    /// Further hosts, such as an MCP server that is an app of its own. Default: none.
     pub upstreams: List<RawUpstream>,
 }
 
@@ -162,14 +162,18 @@ pub struct RawLocalClient {
     pub secret: Given<SecretSource>,
 }
 
-/// A further host (a later version).
+/// A further host, such as an MCP server that is an app of its own.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawUpstream {
-    /// Reached under /@NAME/.
+    /// Reached under /@NAME/ on the outbound listener: unique; 1 to 63 letters, digits and `-`.
     pub name: Given<String>,
-    /// Its https address.
+    /// https and its host, without a path; http only on this machine.
     pub url: Given<String>,
+    /// The name of the Databricks App, by which routes know it: `resource: app/NAME`. Default: the name.
+    pub app: Given<String>,
+    /// PEM file of roots that are trusted for it besides the public ones. Default: those of the workspace.
+    pub ca_file: Given<String>,
 }
 
 /// One rule of the policy: what it matches and as whom the call runs.

@@ -1,6 +1,7 @@
 //! Each section's values: defaults from the environment, bounds, and what sections must agree on.
 //!
-//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs` and `limits.rs` next.
+//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs`, `upstreams.rs` and
+//! `limits.rs` next.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,9 +16,10 @@ use super::limits::Limits;
 use super::policy;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
+use super::upstreams;
 use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
-use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
+use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::secret::{Digest, Secret};
 
@@ -54,7 +56,8 @@ pub fn check(
     let mut users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
-    let outbound = outbound(&raw_outbound, c);
+    let far = workspace.as_ref().map(|w| &w.origin);
+    let outbound = outbound(&raw_outbound, far, c);
     let policy = policy::check(&raw.routes, &raw.bundle, folder, c);
     if users.scopes.is_none() {
         users.scopes.clone_from(&policy.ceiling);
@@ -104,13 +107,6 @@ fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
         if outbound.forward.get() == Some(&Switch::On) {
             c.not_yet(&outbound.forward, "serve CONNECT");
         }
-        if outbound
-            .upstreams
-            .get()
-            .is_some_and(|list| !list.is_empty())
-        {
-            c.not_yet(&outbound.upstreams, "reach further hosts");
-        }
     }
     if let Some(audit) = raw.audit.get() {
         c.not_yet(&audit.ship, "ship the audit log");
@@ -124,11 +120,7 @@ fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
         Some(id) => Some(id.to_owned()),
         None => env_id(c).or(azure),
     };
-    let ca_file = c.path(&raw.ca_file);
-    if ca_file.as_ref().is_some_and(|path| !path.is_file()) {
-        let problem = raw.ca_file.problem("there is no such file");
-        c.report(problem.hint("paths begin at the working directory"));
-    }
+    let ca_file = c.ca_file(&raw.ca_file);
     let issuer = address(&raw.issuer, c);
     let jwks_uri = address(&raw.jwks_uri, c);
     let token_endpoint = address(&raw.token_endpoint, c);
@@ -142,7 +134,7 @@ fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
     })
 }
 
-fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<WorkspaceOrigin> {
+fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Origin> {
     const VARIABLE: &str = "DATABRICKS_HOST";
     const HINT: &str = "such as my-workspace.cloud.databricks.com, with or without https://";
     let (parsed, problem) = if raw.host.is_absent() {
@@ -152,11 +144,11 @@ fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<WorkspaceOrigin> {
             c.report(problem.hint(hint));
             return None;
         };
-        let parsed = WorkspaceOrigin::parse(host);
+        let parsed = Origin::parse(host);
         (parsed, Problem::new(VARIABLE, ""))
     } else {
         let host = c.text(&raw.host)?;
-        (WorkspaceOrigin::parse(host), raw.host.problem(""))
+        (Origin::parse(host), raw.host.problem(""))
     };
     parsed
         .map_err(|message| {
@@ -251,7 +243,7 @@ fn secret_variable(name: &str, c: &mut Checker<'_>) -> Option<Arc<Secret>> {
     Some(Arc::new(Secret::new(value.to_owned())))
 }
 
-fn outbound(raw: &RawOutbound, c: &mut Checker<'_>) -> Outbound {
+fn outbound(raw: &RawOutbound, workspace: Option<&Origin>, c: &mut Checker<'_>) -> Outbound {
     let listen = c.socket(&raw.listen, loopback(9400));
     if !listen.ip().is_loopback() {
         let problem = raw
@@ -263,6 +255,7 @@ fn outbound(raw: &RawOutbound, c: &mut Checker<'_>) -> Outbound {
         listen,
         local_client: local_client(&raw.local_client, c),
         presigned: raw.presigned.get().copied().unwrap_or(Presigned::Refuse),
+        upstreams: upstreams::check(&raw.upstreams, workspace, c),
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::catalog::Operation;
 use super::clock::Timestamp;
+use super::destination::Destination;
 use super::identity::UserId;
 use super::mcp::{McpFault, Message};
 use super::path::CanonicalPath;
@@ -139,7 +140,9 @@ pub struct Request<'a> {
 pub struct Call<'a> {
     /// Exact, upper case.
     pub method: &'a Method,
-    /// In its one reading.
+    /// Where it goes.
+    pub destination: &'a Destination,
+    /// The path there, in its one reading.
     pub path: &'a CanonicalPath,
     /// The parsed body, where something conditions on it.
     pub body: Option<&'a Value>,
@@ -222,12 +225,15 @@ pub fn check_members<'f>(
         .try_for_each(|field| value::check_alias(members, field))
 }
 
-/// Lower case without `_` and `-`: what lenient readers take for the same member.
-pub fn fold(name: &str) -> String {
+/// Whether lenient readers take two names for the same member: equal but for letter case, `_` and `-`.
+pub fn is_same_member(a: &str, b: &str) -> bool {
+    letters(a).eq(letters(b))
+}
+
+fn letters(name: &str) -> impl Iterator<Item = char> {
     name.chars()
         .filter(|c| !matches!(c, '_' | '-'))
         .flat_map(char::to_lowercase)
-        .collect()
 }
 
 #[cfg(test)]

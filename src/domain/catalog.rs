@@ -14,7 +14,7 @@ use serde_json::Value;
 use self::member::{Member, Place};
 use self::raw::RawCatalog;
 use self::shape::Shape;
-use super::ask::fold;
+use super::ask::is_same_member;
 use super::path::CanonicalPath;
 use super::problem::Problem;
 use super::scope::Scope;
@@ -243,7 +243,7 @@ impl Operation {
     pub fn hands_out_urls(&self, body: Option<&Value>) -> bool {
         let chosen = |(member, harmless): &(Box<str>, Box<str>)| {
             let members = body.and_then(Value::as_object).into_iter().flatten();
-            let mut meant = members.filter(|(name, _)| fold(name) == fold(member));
+            let mut meant = members.filter(|(name, _)| is_same_member(name, member));
             meant.any(|(_, value)| value.as_str() != Some(&**harmless))
         };
         self.presigned || self.presigned_unless.as_ref().is_some_and(chosen)

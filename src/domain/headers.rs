@@ -343,7 +343,7 @@ pub fn is_authorization(name: &HeaderName) -> bool {
     name == header::AUTHORIZATION
 }
 
-/// Removes what must not leave for the workspace. Call [`strip_hop_by_hop`] first; `Host` goes too and is set by the client.
+/// Removes what must not leave for the workspace or an upstream. Call [`strip_hop_by_hop`] first; `Host` goes too and is set by the client.
 pub fn strip_outbound(headers: &mut HeaderMap) {
     let doomed: Vec<HeaderName> = headers
         .keys()
@@ -381,8 +381,8 @@ pub fn attach_credential(headers: &mut HeaderMap, mut credential: HeaderValue) {
     headers.insert(header::AUTHORIZATION, credential);
 }
 
-/// Cleans the workspace's answer for the agent: no hop-by-hop headers, no cookies (SECURITY R30), nothing that claims to be ours.
-pub fn clean_workspace_answer(headers: &mut HeaderMap) {
+/// Cleans the answer of the workspace or an upstream for the agent: no hop-by-hop headers, no cookies (SECURITY R30), nothing that claims to be ours.
+pub fn clean_far_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     for name in NEVER_BACK {
         headers.remove(*name);

@@ -1,11 +1,13 @@
 //! What a policy allows or leaves out and probably does not mean: told at start, at a reload and by `check`; never fatal.
 //!
 //! Knows no file: problems carry the line. `compile.rs` has refused what is a mistake in itself. One file for each kind of
-//! doubt: `shadow.rs` (order of the routes), `scopes.rs` (users), `ids.rs` (resources), `declared.rs` (the bundle).
+//! doubt: `shadow.rs` (order of the routes), `scopes.rs` (users), `ids.rs` (resources), `declared.rs` (the bundle),
+//! `upstreams.rs` (other apps).
 
 use std::fmt;
 
 use super::bundle::Declared;
+use super::destination::Upstreams;
 use super::policy::{Policy, Route};
 use super::problem::Problem;
 use super::scope::ScopeSet;
@@ -16,6 +18,7 @@ mod question;
 mod scopes;
 mod shadow;
 mod thing;
+mod upstreams;
 
 /// What a policy is seen against.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +27,8 @@ pub struct Surroundings<'a> {
     pub ceiling: Option<&'a ScopeSet>,
     /// What the bundle gives the app.
     pub declared: Option<&'a Declared>,
+    /// The further hosts; `None` = nothing is known of them.
+    pub upstreams: Option<&'a Upstreams>,
 }
 
 /// Everything that is allowed and probably not meant, in the order of the lines.
@@ -40,6 +45,9 @@ pub fn lint(policy: &Policy, around: Surroundings<'_>) -> Vec<Problem> {
     }
     if let Some(declared) = around.declared {
         declared::look(policy, declared, &shadows.out_of_reach, &mut found);
+    }
+    if let Some(configured) = around.upstreams {
+        upstreams::look(policy, configured, &mut found);
     }
     found.sort_by_key(|problem| (problem.file.is_some(), problem.line));
     found

@@ -14,6 +14,7 @@ use self::matcher::Matcher;
 use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Partition, Touch};
 use super::catalog::{Catalog, Effect, Operation};
 use super::clock::Timestamp;
+use super::destination::{Destination, Upstream};
 use super::path::CanonicalPath;
 use super::route::{PolicyOrigin, RunAs};
 use super::scope::{Scope, ScopeSet};
@@ -48,10 +49,16 @@ pub struct Grant {
     route: Arc<Route>,
     identity: Identity,
     scope: Option<Scope>,
+    destination: Destination,
     would_deny: Option<DenyReason>,
 }
 
 impl Grant {
+    /// Where the call may go.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// The route that decided.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
@@ -138,17 +145,29 @@ impl Policy {
         operation.is_some_and(Operation::reads_body) || self.index.reads_body(method, path)
     }
 
+    /// Whether the body of a call to this upstream must be read before it can be decided: some route for its app lists tools.
+    pub fn reads_upstream_body(&self, method: &Method, upstream: &Upstream) -> bool {
+        *method == Method::POST && { self.index.lists_tools(&self.routes) }
+            .any(|route| route.on.names(&upstream.resource()))
+    }
+
     /// The body members that raw routes for this path have conditions on: none of them may come in a second spelling.
     pub fn body_members(&self, path: &CanonicalPath) -> Vec<&str> {
         self.index.body_members(path)
     }
 
-    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user.
+    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user,
+    /// and when one lets users in without any.
     pub fn user_scopes(&self) -> ScopeSet {
         let as_user = self
             .routes
             .iter()
             .filter(|r| matches!(r.run_as, RunAs::User | RunAs::Caller));
+        // An app lets in whoever has CAN_USE on it, whatever the token may do besides (facts 1.4).
+        let mut of_apps = as_user.clone().filter(|r| r.on.may_reach_upstream());
+        if of_apps.any(|r| r.scope.is_none()) {
+            return ScopeSet::default();
+        }
         ScopeSet::new(as_user.flat_map(|route| {
             let own = route.scope.clone();
             let named = self
@@ -175,7 +194,9 @@ impl Policy {
             all.find(|(index, operation)| route.on.may_touch(*index, operation))
                 .map(|(_, o)| o.scope.clone())
         };
-        route.scope.clone().or_else(named)
+        // Nobody knows a scope for another app: its calls ask for everything (`runtime/credential.rs`).
+        let of_app = || Scope::parse("all-apis").filter(|_| route.on.may_reach_upstream());
+        route.scope.clone().or_else(of_app).or_else(named)
     }
 
     pub(super) fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
@@ -279,6 +300,7 @@ fn observe(policy: &Policy, call: &Call<'_>, denial: Denial) -> Result<Grant, De
                     CallerView::User { .. } => Identity::User,
                 },
                 scope: call.operation.map(|(_, o)| o.scope.clone()),
+                destination: call.destination.clone(),
                 would_deny: Some(denial.reason),
             })
         }
@@ -308,6 +330,8 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         let held = match (&route.scope, operation) {
             (Some(needed), _) => scopes.covers(needed),
             (None, Some(operation)) => operation.scopes().any(|needed| scopes.covers(needed)),
+            // Whether a user may enter an app is for the app to say; scopes are those of the workspace's APIs (facts 1.4).
+            (None, None) if *call.destination != Destination::Workspace => true,
             (None, None) => return Err(deny(DenyReason::ScopeUnknown, None)),
         };
         if !held {
@@ -322,6 +346,7 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         route: Arc::clone(route),
         identity,
         scope: scope.cloned(),
+        destination: call.destination.clone(),
         would_deny: None,
     })
 }

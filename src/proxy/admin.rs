@@ -172,6 +172,9 @@ impl Admin {
         let snapshot = self.proxy.snapshot.load();
         let audit = self.proxy.sinks.audit.status();
         let keys = self.proxy.verifier.keys().status();
+        let upstreams: Vec<Value> = { self.proxy.upstreams.iter() }
+            .map(|u| json!({"name": &*u.name, "app": &*u.app, "url": u.origin.to_string(), "path": format!("{}/", u.prefix())}))
+            .collect();
         let hint = (snapshot.policy.origin() == PolicyOrigin::Starter)
             .then_some("the built-in starter policy is in force: every operation but those of admin effect, as whoever calls; next step: write routes from the audit log (`valetkey learn`)");
         json!({
@@ -183,6 +186,7 @@ impl Admin {
                 "admin": self.addresses.admin.to_string(),
             },
             "workspace": self.proxy.workspace_origin.to_string(),
+            "upstreams": upstreams,
             "agent": agent_word(self.proxy.gate.state()),
             "policy": {
                 "origin": snapshot.policy.origin().as_str(),

@@ -12,8 +12,8 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::domain::ask::AskFault;
+use crate::domain::destination::DestinationFault;
 use crate::domain::headers::{self, HeadFault};
-use crate::domain::path::PathFault;
 use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::Nearest;
 use crate::domain::token::fault::TokenFault;
@@ -37,6 +37,8 @@ pub enum Fault {
     Issuer,
     /// The workspace or its token endpoint.
     Workspace,
+    /// Another app, or its front door.
+    Upstream,
     /// The agent process.
     Agent,
     /// The sidecar or its machine.
@@ -49,9 +51,9 @@ pub enum ProxyError {
     /// Framing, `Host`, form, or duplicated credentials.
     #[error("bad request head: {0}")]
     Head(#[from] HeadFault),
-    /// A path with two readings.
+    /// A path with two readings, or that leads to no upstream.
     #[error("bad path: {0}")]
-    Path(#[from] PathFault),
+    Destination(#[from] DestinationFault),
     /// A request whose resource has two readings.
     #[error("bad request: {0}")]
     Ask(#[from] AskFault),
@@ -103,6 +105,12 @@ pub enum ProxyError {
     /// The workspace did not answer.
     #[error("the workspace did not answer")]
     Workspace(#[source] SendFault),
+    /// The upstream did not answer.
+    #[error("the upstream did not answer")]
+    Upstream(#[source] SendFault),
+    /// The front door of the upstream sends whoever it does not let in to its login.
+    #[error("the upstream answered with its login")]
+    UpstreamLogin,
     /// More requests than `limits.requests` are in flight.
     #[error("more requests in flight than limits.requests")]
     Overloaded,
@@ -139,7 +147,7 @@ struct Row {
 
 /// Every reason of the table below; a denial has those of [`DenyReason::ALL`] instead. `tests/tidy.rs` holds the list to the
 /// table and the README to the list.
-pub const REASONS: [&str; 30] = [
+pub const REASONS: [&str; 34] = [
     "bad_head",
     "bad_path",
     "bad_request",
@@ -160,6 +168,10 @@ pub const REASONS: [&str; 30] = [
     "audit_unavailable",
     "workspace_unreachable",
     "workspace_timeout",
+    "no_such_upstream",
+    "upstream_login_required",
+    "upstream_unreachable",
+    "upstream_timeout",
     "overloaded",
     "internal",
     "token_missing",
@@ -207,10 +219,15 @@ fn row((status, error_code): Shape, reason: &'static str, fault: Fault) -> Row {
 
 impl ProxyError {
     fn row(&self) -> Row {
-        use Fault::{Agent, Caller, Issuer, Policy, Sidecar, Workspace};
+        use Fault::{Agent, Caller, Issuer, Policy, Sidecar, Upstream, Workspace};
         match self {
             Self::Head(_) => row(BAD, "bad_head", Caller),
-            Self::Path(_) => row(BAD, "bad_path", Caller),
+            Self::Destination(DestinationFault::Path(_) | DestinationFault::NoPath) => {
+                row(BAD, "bad_path", Caller)
+            }
+            Self::Destination(DestinationFault::NoSuchUpstream(_)) => {
+                row(NOT_FOUND, "no_such_upstream", Caller)
+            }
             Self::Ask(_) => row(BAD, "bad_request", Caller),
             Self::Body(BodyFault::TooLarge(_)) => row(TOO_LARGE, "body_too_large", Caller),
             Self::Body(BodyFault::Encoding | BodyFault::ContentType) => {
@@ -253,6 +270,11 @@ impl ProxyError {
                 row(GATEWAY, "workspace_unreachable", Workspace)
             }
             Self::Workspace(SendFault::Timeout(_)) => row(TIMEOUT, "workspace_timeout", Workspace),
+            Self::Upstream(SendFault::Connect(_) | SendFault::Broken(_)) => {
+                row(GATEWAY, "upstream_unreachable", Upstream)
+            }
+            Self::Upstream(SendFault::Timeout(_)) => row(TIMEOUT, "upstream_timeout", Upstream),
+            Self::UpstreamLogin => row(FORBIDDEN, "upstream_login_required", Upstream),
             Self::Overloaded => row(LATER, "overloaded", Sidecar),
             Self::Internal(_) => row(INTERNAL, "internal", Sidecar),
         }

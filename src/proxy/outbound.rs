@@ -1,38 +1,37 @@
 //! The outbound story: the agent calls Databricks (PRODUCT 6, ARCHITECTURE 5.2).
 //!
-//! Read `serve` from top to bottom: who calls, what it asks, as whom, the record, the credential, the call. Nothing leaves
-//! before its record is written, and the credential is attached last.
+//! Read `serve` from top to bottom: who calls, where it leads, what it asks, as whom, the record, the credential, the call.
+//! Nothing leaves before its record is written, and the credential is attached last.
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, LOCATION};
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::domain::ask::{
-    self, Bound, Call, CallerView, Owner, Partition, Request as AskRequest, ResourceId, Touch,
-    touch,
+    self, Call, CallerView, Partition, Request as AskRequest, ResourceId, Touch, touch,
 };
 use crate::domain::catalog::Operation;
-use crate::domain::catalog::member::Place;
+use crate::domain::destination::Destination;
 use crate::domain::headers;
-use crate::domain::path::CanonicalPath;
 use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
-use crate::domain::policy::{Grant, Identity, Policy, decide};
+use crate::domain::policy::{Grant, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
-use crate::runtime::http_client::{Body, SendFault};
+use crate::runtime::http_client::Body;
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::OutboundParts;
 
+use super::answered::Answered;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
 use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
-use super::{Proxy, Snapshot, partition, refusal, tap};
+use super::target::Target;
+use super::{Proxy, Snapshot, partition, refusal};
 
 /// What a `Host` without a port means.
 const HTTP_PORT: u16 = 80;
@@ -65,14 +64,21 @@ async fn serve(
     check_local(proxy, &parts)?;
     headers::strip_hop_by_hop(&mut parts.headers);
     let caller = caller(proxy, &mut parts, record)?;
-    let path = CanonicalPath::parse(parts.uri.path()).map_err(ProxyError::from)?;
-    ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
-        .map_err(ProxyError::from)?;
-    let operation = snapshot.policy.catalog().find(&parts.method, &path);
+    let (destination, path) = proxy.upstreams.read(parts.uri.path())?;
+    let target = Target {
+        destination: &destination,
+        path: &path,
+    };
+    if destination == Destination::Workspace {
+        ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
+            .map_err(ProxyError::from)?;
+    }
+    let operation = destination.operation(snapshot.policy.catalog(), &parts.method, &path);
     let (mut outgoing, json) =
-        read_body(proxy, &snapshot, (&parts, &path), operation, body, record).await?;
+        read_body(proxy, &snapshot, (&parts, target), operation, body, record).await?;
     let asked = Asked {
         parts: &parts,
+        destination: &destination,
         operation,
         request: AskRequest {
             path: &path,
@@ -91,18 +97,14 @@ async fn serve(
         parts: asked.outbound(),
     };
     let sent = sending.send(&mut outgoing, receipt, record).await?;
-    let (mut response, receipt) = finish(
-        proxy,
-        sent.response,
-        sent.receipt,
-        &Answered {
-            operation: operation.map(|(_, o)| &**o),
-            caller: &caller,
-            identity: grant.identity(),
-            resource,
-        },
-    )
-    .await?;
+    let answered = Answered {
+        operation: operation.map(|(_, o)| &**o),
+        target,
+        caller: &caller,
+        identity: grant.identity(),
+        resource,
+    };
+    let (mut response, receipt) = answered.hand_on(proxy, sent.response, sent.receipt).await?;
     if let Some(missing) = &sent.missing {
         refusal::tell(missing, &mut response, record);
     }
@@ -112,6 +114,7 @@ async fn serve(
 /// What a request asks for, read in its one way.
 struct Asked<'a> {
     parts: &'a Parts,
+    destination: &'a Destination,
     operation: Option<(usize, &'a Arc<Operation>)>,
     request: AskRequest<'a>,
 }
@@ -130,10 +133,7 @@ impl<'a> Asked<'a> {
         let named = named.flatten();
         let named = named.as_ref().map(|(kind, id)| (*kind, &**id));
         let follow_up = proxy.follow_ups.view(named);
-        let touches = operation.map_or_else(
-            || Ok(Vec::new()),
-            |operation| touch::touches(operation, &self.request, &follow_up),
-        )?;
+        let touches = { self.destination }.touches(operation, &self.request, &follow_up)?;
         record.touches(operation.map(|o| &o.id), &touches);
         let partition = match operation {
             Some(operation) => partition::view(proxy, operation, &self.request, caller)?,
@@ -153,6 +153,7 @@ impl<'a> Asked<'a> {
         };
         let call = Call {
             method: &self.parts.method,
+            destination: self.destination,
             path: self.request.path,
             body: self.request.body,
             caller: view,
@@ -254,15 +255,23 @@ fn caller(
 async fn read_body(
     proxy: &Proxy,
     snapshot: &Snapshot,
-    (parts, path): (&Parts, &CanonicalPath),
+    (parts, target): (&Parts, Target<'_>),
     operation: Option<(usize, &Arc<Operation>)>,
     body: Body,
     record: &mut RequestRecord,
 ) -> Result<(Outgoing, Option<Value>), ProxyError> {
-    if !snapshot
-        .policy
-        .reads_body(&parts.method, path, operation.map(|(_, o)| &**o))
-    {
+    let (policy, operation) = (&snapshot.policy, operation.map(|(_, o)| &**o));
+    let (decides, members) = match target.destination {
+        Destination::Workspace => (
+            policy.reads_body(&parts.method, target.path, operation),
+            policy.body_members(target.path),
+        ),
+        Destination::Upstream(upstream) => {
+            let decides = policy.reads_upstream_body(&parts.method, upstream);
+            (decides, Vec::new())
+        }
+    };
+    if !decides {
         return Ok((Outgoing::stream(body), None));
     }
     let inspected = record
@@ -272,7 +281,7 @@ async fn read_body(
             proxy.settings.inspected_body_bytes_max,
         ))
         .await?;
-    ask::check_members(Some(&inspected.json), snapshot.policy.body_members(path))?;
+    ask::check_members(Some(&inspected.json), members)?;
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
@@ -287,7 +296,7 @@ fn denied(
     ProxyError::Denied(Box::new(DeniedCall {
         nearest: { unmatched.then(|| nearest(policy, call, None)) }.flatten(),
         denial,
-        call: format!("{} {}", call.method, call.path.as_str()),
+        call: format!("{} {}", call.method, call.destination.as_asked(call.path)),
         operation: call
             .operation
             .map(|(_, operation)| Arc::clone(&operation.id)),
@@ -309,89 +318,4 @@ fn name_of(touch: &Touch<'_>) -> Option<String> {
         Some(tool) => format!("{name} tool {tool}"),
         None => name,
     })
-}
-
-/// Whose answer it is.
-struct Answered<'a> {
-    operation: Option<&'a Operation>,
-    caller: &'a Caller,
-    /// As whom the call ran.
-    identity: Identity,
-    /// What the call touched; ids that the answer gives out stand for it.
-    resource: Option<ResourceId>,
-}
-
-/// Cleans the answer, binds the ids it gives out, and keeps the agent from walking around the sidecar by what it reads there.
-async fn finish(
-    proxy: &Arc<Proxy>,
-    mut response: Response<Body>,
-    receipt: Receipt,
-    asked: &Answered<'_>,
-) -> Result<(Response<Body>, Receipt), Failed> {
-    let operation = asked.operation;
-    headers::clean_workspace_answer(response.headers_mut());
-    relocate(proxy, &mut response);
-    if let Some(member) = operation
-        .and_then(|o| o.rewrites.as_deref())
-        .filter(|_| response.status().is_success())
-    {
-        response = match tap::remove_member(response, member).await {
-            Ok(response) => response,
-            Err(cause) => {
-                let error = ProxyError::Workspace(SendFault::Broken(cause));
-                return Err(Failed {
-                    error,
-                    receipt: Some(receipt),
-                });
-            }
-        };
-    }
-    if response.status().is_success() {
-        response = bind(proxy, response, asked);
-    }
-    Ok((response, receipt))
-}
-
-/// Binds the id that an answer gives out to whoever called and to what the call touched.
-fn bind(proxy: &Proxy, response: Response<Body>, asked: &Answered<'_>) -> Response<Body> {
-    let Some(creates) = asked.operation.and_then(|o| o.creates.as_ref()) else {
-        return response;
-    };
-    let owner = match asked.caller {
-        // The app's own number must not pass for that of the user on whose behalf it was asked.
-        Caller::User(_) if asked.identity == Identity::App && partition::names_users(creates) => {
-            return response;
-        }
-        Caller::User(session) => Owner::User(session.subject().clone()),
-        Caller::App => Owner::App,
-    };
-    let (table, kind) = (proxy.follow_ups.clone(), Arc::clone(&creates.kind));
-    let bound = Bound {
-        owner,
-        resource: asked.resource.clone(),
-    };
-    let bind = move |id: &str| table.bind(&kind, id, bound.clone());
-    match &creates.place {
-        Place::Body(member) => response.map(|body| tap::tap(body, member, bind).boxed_unsync()),
-        Place::Header(name) => {
-            let id = { response.headers().get(name) }.and_then(|value| value.to_str().ok());
-            id.into_iter().for_each(bind);
-            response
-        }
-        // The catalogue refuses both: neither is part of an answer.
-        Place::Path(_) | Place::Query(_) => response,
-    }
-}
-
-/// A `Location` on the workspace points at the sidecar instead; redirects are passed, never followed.
-fn relocate(proxy: &Proxy, response: &mut Response<Body>) {
-    let location = response.headers().get(LOCATION);
-    let inside = location
-        .and_then(|location| location.to_str().ok())
-        .and_then(|location| proxy.workspace_origin.inside(location));
-    let target = inside
-        .and_then(|rest| HeaderValue::try_from(format!("{}{rest}", proxy.local.origin())).ok());
-    if let Some(target) = target {
-        response.headers_mut().insert(LOCATION, target);
-    }
 }

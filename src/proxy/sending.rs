@@ -1,9 +1,10 @@
-//! A granted call on its way to the workspace: resolve, attach, send, and at most one retry.
+//! A granted call on its way to the workspace or to an upstream: resolve, attach, send, and at most one retry.
 //!
 //! Knows no policy: a grant and a receipt are its proof. `outbound.rs` is the story it is part of.
 
 use http::{Response, StatusCode};
 
+use crate::domain::destination::Destination;
 use crate::domain::missing::Missing;
 use crate::domain::platform_refusal::Said;
 use crate::domain::policy::Grant;
@@ -39,7 +40,7 @@ impl<E: Into<ProxyError>> From<E> for Failed {
 
 /// A granted call on its way: at most two attempts, the second only with a fresh app token and nothing streamed.
 pub struct Sending<'a> {
-    /// For the way to the workspace and the credentials.
+    /// For the doors and the credentials.
     pub proxy: &'a Proxy,
     /// The proof that it may be made.
     pub grant: &'a Grant,
@@ -53,7 +54,7 @@ pub struct Sending<'a> {
 
 /// What came back.
 pub struct Sent {
-    /// As the workspace gave it.
+    /// As the far side gave it.
     pub response: Response<Body>,
     /// For the outcome.
     pub receipt: Receipt,
@@ -62,7 +63,7 @@ pub struct Sent {
 }
 
 impl Sending<'_> {
-    /// Sends it, and once more with a fresh app token where the workspace refused the token itself (facts 3.2).
+    /// Sends it, and once more with a fresh app token where the far side refused the token itself (facts 3.2).
     ///
     /// # Errors
     /// [`Failed`], with the receipt.
@@ -78,7 +79,7 @@ impl Sending<'_> {
             && self.proxy.credentials.refused(&credential)
             && outgoing.is_repeatable();
         if retry {
-            tracing::info!(request_id = %record.request_id(), "the workspace refused the app's token: replaced it, trying once more");
+            tracing::info!(request_id = %record.request_id(), "the far side refused the app's token: replaced it, trying once more");
             let second;
             (second, credential, receipt) = self.attempt(outgoing, receipt, record).await?;
             (response, said) = record.waiting(refusal::hear(second)).await;
@@ -89,8 +90,13 @@ impl Sending<'_> {
             credential: &credential,
             declared: self.declared,
         };
+        // The planes of scopes and grants are the workspace's; what another app refuses is its own affair.
+        let missing = match self.grant.destination() {
+            Destination::Workspace => asked.missing(&said, &self.proxy.verifier),
+            Destination::Upstream(_) => None,
+        };
         Ok(Sent {
-            missing: asked.missing(&said, &self.proxy.verifier),
+            missing,
             response,
             receipt,
         })
@@ -116,26 +122,23 @@ impl Sending<'_> {
         };
         let body = outgoing.take(record.sent()).unwrap_or_else(empty);
         let internal = |receipt| Failed {
-            error: ProxyError::Internal("a canonical path gave no URI"),
+            error: ProxyError::Internal("a canonical path gave no URI, or an upstream has no door"),
             receipt: Some(receipt),
         };
         let request = AuthorizedRequest::new(
-            &self.proxy.workspace,
+            &self.proxy.doors,
             self.parts.clone(),
             body,
             &credential,
             receipt,
         )
         .map_err(internal)?;
-        match record
-            .waiting(upstream::to_workspace(&self.proxy.workspace, request))
-            .await
-        {
+        match record.waiting(upstream::forward(request)).await {
             // No upgrade ever leaves, so none may come back (SECURITY R14).
             (receipt, Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let cause = "the workspace switched protocols unasked";
+                let cause = "the far side switched protocols unasked";
                 Err(Failed {
-                    error: ProxyError::Workspace(SendFault::Broken(cause.into())),
+                    error: self.no_answer(SendFault::Broken(cause.into())),
                     receipt: Some(receipt),
                 })
             }
@@ -145,13 +148,21 @@ impl Sending<'_> {
                 let error = if senders {
                     BodyFault::Broken.into()
                 } else {
-                    ProxyError::Workspace(fault)
+                    self.no_answer(fault)
                 };
                 Err(Failed {
                     error,
                     receipt: Some(receipt),
                 })
             }
+        }
+    }
+
+    /// Whose fault it is that nobody answered.
+    fn no_answer(&self, fault: SendFault) -> ProxyError {
+        match self.grant.destination() {
+            Destination::Workspace => ProxyError::Workspace(fault),
+            Destination::Upstream(_) => ProxyError::Upstream(fault),
         }
     }
 }

@@ -66,13 +66,15 @@ impl HttpBody for Tapped {
     }
 }
 
-/// Removes a member (a dotted path) from a JSON answer; answers that are no JSON, or too long, become an error.
+/// Puts a stand-in where a member (a dotted path) of a JSON answer names another origin, or removes the member where there is
+/// none. Answers that are no JSON have no members.
 ///
 /// # Errors
 /// When the answer breaks off or is longer than [`REWRITE_BYTES_MAX`].
-pub async fn remove_member(
+pub async fn rewrite_member(
     response: Response<Body>,
     member: &str,
+    stand_in: impl FnOnce(&str) -> Option<String>,
 ) -> Result<Response<Body>, BoxError> {
     let (mut parts, body) = response.into_parts();
     let bytes = read_limited(body, REWRITE_BYTES_MAX).await?;
@@ -84,12 +86,16 @@ pub async fn remove_member(
         .split('.')
         .filter(|p| !p.is_empty())
         .try_fold(&mut json, |at, name| at.get_mut(name));
-    let removed = parent
+    let Some(members) = parent
         .and_then(Value::as_object_mut)
-        .and_then(|members| members.remove(last));
-    if removed.is_none() {
+        .filter(|members| members.contains_key(last))
+    else {
         return Ok(Response::from_parts(parts, full(bytes)));
-    }
+    };
+    match members.get(last).and_then(Value::as_str).and_then(stand_in) {
+        Some(url) => members.insert(last.to_owned(), url.into()),
+        None => members.remove(last),
+    };
     let text = json.to_string();
     parts
         .headers
@@ -116,9 +122,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_member_is_removed_and_the_rest_kept() {
+    async fn a_member_is_rewritten_or_removed_and_the_rest_kept() {
         let rewrite = |text: &'static str| async move {
-            let response = remove_member(Response::new(full(text)), "status.index_url")
+            let stand_in = |url: &str| (url == "https://known").then(|| "http://here".to_owned());
+            let response = rewrite_member(Response::new(full(text)), "status.index_url", stand_in)
                 .await
                 .unwrap();
             String::from_utf8(
@@ -135,6 +142,14 @@ mod tests {
         assert_eq!(
             rewrite(r#"{"name":"i","status":{"index_url":"https://x","ready":true}}"#).await,
             r#"{"name":"i","status":{"ready":true}}"#
+        );
+        assert_eq!(
+            rewrite(r#"{"status":{"index_url":"https://known","ready":true}}"#).await,
+            r#"{"status":{"index_url":"http://here","ready":true}}"#
+        );
+        assert_eq!(
+            rewrite(r#"{"status":{"index_url":["https://known"]}}"#).await,
+            r#"{"status":{}}"#
         );
         assert_eq!(rewrite(r#"{"name" : "i"}"#).await, r#"{"name" : "i"}"#);
         assert_eq!(rewrite("not json").await, "not json");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::domain::destination::Destination;
 use crate::domain::policy::{Grant, Identity};
 use crate::domain::scope::{Scope, ScopeSet};
 
@@ -20,6 +21,8 @@ use super::session::{Caller, Session};
 #[derive(Debug)]
 pub struct Credential {
     header: HeaderValue,
+    /// The one place it may be sent to: where the grant allows the call to go.
+    destination: Destination,
     /// What to forget if the workspace refuses it.
     replaceable: Option<(ScopeSet, Arc<AccessToken>)>,
     scopes: ScopeSet,
@@ -29,6 +32,11 @@ impl Credential {
     /// `Bearer …`, marked as sensitive.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// The one place it may be sent to.
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
     }
 
     /// What the token is good for, as far as its issuer said.
@@ -90,11 +98,20 @@ impl CredentialSource {
                     .map_err(CredentialFault::App)?;
                 Ok(Credential {
                     header: token.header().clone(),
+                    destination: grant.destination().clone(),
                     scopes: token.scopes().clone(),
                     replaceable: Some((scopes, token)),
                 })
             }
-            (Identity::User, Caller::User(session)) => self.user(session, grant.scope()).await,
+            (Identity::User, Caller::User(session)) => {
+                let (header, scopes) = self.user(session, grant.scope()).await?;
+                Ok(Credential {
+                    header,
+                    destination: grant.destination().clone(),
+                    replaceable: None,
+                    scopes,
+                })
+            }
             (Identity::User, Caller::App) => Err(CredentialFault::NoSession),
         }
     }
@@ -111,7 +128,7 @@ impl CredentialSource {
         &self,
         session: &Session,
         scope: Option<&Scope>,
-    ) -> Result<Credential, CredentialFault> {
+    ) -> Result<(HeaderValue, ScopeSet), CredentialFault> {
         let token = session.token();
         if let Some(exchange) = &self.exchange {
             let subject = Subject {
@@ -125,20 +142,12 @@ impl CredentialSource {
                 .token(subject, &scopes)
                 .await
                 .map_err(CredentialFault::Exchange)?;
-            return Ok(Credential {
-                header: exchanged.header().clone(),
-                replaceable: None,
-                scopes: exchanged.scopes().clone(),
-            });
+            return Ok((exchanged.header().clone(), exchanged.scopes().clone()));
         }
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose()))
             .map_err(|_| CredentialFault::Header)?;
         header.set_sensitive(true);
-        Ok(Credential {
-            header,
-            replaceable: None,
-            scopes: token.scopes().clone(),
-        })
+        Ok((header, token.scopes().clone()))
     }
 }
 

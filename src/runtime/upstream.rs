@@ -1,17 +1,20 @@
-//! The two typed doors: `to_workspace` takes only a request that was granted, recorded and given a credential; `to_agent` only
-//! one that carries a session or none at all.
+//! The typed doors: `forward` takes only a request that was granted, recorded and given a credential; `to_agent` only one that
+//! carries a session or none at all.
 //!
-//! The host is pinned here and never taken from a request; no redirect is followed. Knows no policy. `http_client.rs` is the
+//! Hosts are pinned here and never taken from a request; which one a call goes to was decided with its grant, and its
+//! credential goes through no other door. No redirect is followed. Knows no policy. `http_client.rs` is the
 //! network.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 
+use crate::domain::destination::Destination;
 use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::identity::Origin;
 use crate::domain::path::CanonicalPath;
 use crate::domain::secret::Secret;
 
@@ -33,11 +36,11 @@ pub struct Door {
 pub struct BadOrigin(String);
 
 impl Door {
-    /// The door to the workspace.
+    /// The door to the workspace, or to an upstream.
     ///
     /// # Errors
     /// When the origin cannot be an HTTP authority.
-    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &WorkspaceOrigin) -> Result<Self, BadOrigin> {
+    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &Origin) -> Result<Self, BadOrigin> {
         let authority = origin
             .authority()
             .parse()
@@ -89,6 +92,30 @@ impl Door {
     }
 }
 
+/// The doors that real credentials go through.
+pub struct Doors {
+    workspace: Door,
+    /// By the upstream's name.
+    upstreams: BTreeMap<Arc<str>, Door>,
+}
+
+impl Doors {
+    /// The way to the workspace, and to each upstream by its name.
+    pub fn new(workspace: Door, upstreams: BTreeMap<Arc<str>, Door>) -> Self {
+        Self {
+            workspace,
+            upstreams,
+        }
+    }
+
+    fn to(&self, destination: &Destination) -> Option<&Door> {
+        match destination {
+            Destination::Workspace => Some(&self.workspace),
+            Destination::Upstream(upstream) => self.upstreams.get(&upstream.name),
+        }
+    }
+}
+
 /// What an outbound call is made of, once it has been read in its one way.
 #[derive(Debug, Clone)]
 pub struct OutboundParts<'a> {
@@ -102,24 +129,30 @@ pub struct OutboundParts<'a> {
     pub headers: HeaderMap,
 }
 
-/// A call that may leave. Its arguments are the proof: a credential (made only from a grant) and the receipt of its record.
-pub struct AuthorizedRequest {
+/// A call that may leave, and the door it leaves by. Its arguments are the proof: a credential (made only from a grant) and the
+/// receipt of its record.
+pub struct AuthorizedRequest<'d> {
+    door: &'d Door,
     request: Request<Body>,
     receipt: Receipt,
 }
 
-impl AuthorizedRequest {
-    /// Pins the host, takes the canonical path, attaches the credential last.
+impl<'d> AuthorizedRequest<'d> {
+    /// Picks the door that the credential was made for, pins its host, takes the canonical path, attaches the credential last.
     ///
     /// # Errors
-    /// Gives the receipt back when the target cannot be a URI, which a canonical path rules out.
+    /// Gives the receipt back when the target cannot be a URI, which a canonical path rules out, or when there is no such door,
+    /// which a start without one for each configured upstream would be.
     pub fn new(
-        door: &Door,
+        doors: &'d Doors,
         parts: OutboundParts<'_>,
         body: Body,
         credential: &Credential,
         receipt: Receipt,
     ) -> Result<Self, Receipt> {
+        let Some(door) = doors.to(credential.destination()) else {
+            return Err(receipt);
+        };
         let Some(uri) = door.uri(parts.path.as_str(), parts.query) else {
             return Err(receipt);
         };
@@ -129,16 +162,23 @@ impl AuthorizedRequest {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = parts.headers;
         headers::attach_credential(request.headers_mut(), credential.header().clone());
-        Ok(Self { request, receipt })
+        Ok(Self {
+            door,
+            request,
+            receipt,
+        })
     }
 }
 
 /// Sends an authorized call and hands its receipt back, for the outcome or for the one retry.
-pub async fn to_workspace(
-    door: &Door,
-    authorized: AuthorizedRequest,
+pub async fn forward(
+    authorized: AuthorizedRequest<'_>,
 ) -> (Receipt, Result<Response<Body>, SendFault>) {
-    let AuthorizedRequest { request, receipt } = authorized;
+    let AuthorizedRequest {
+        door,
+        request,
+        receipt,
+    } = authorized;
     (receipt, door.http.send(request).await)
 }
 

@@ -130,6 +130,7 @@ fn told(app: &TestApp, caller: &As, method: &str, target: &str, body: &[u8]) -> 
         foreign_partition: false,
         now: Timestamp::UNIX_EPOCH,
         workspace_id,
+        upstreams: &app.proxy.upstreams,
     };
     let answer = explain(&snapshot.policy, &question);
     match answer.reason {

@@ -24,6 +24,7 @@ use valetkey::proxy::local_oidc::LocalClient;
 use valetkey::runtime::agent_gate::{AgentState, ProbePace};
 
 pub mod agent;
+pub mod certificates;
 pub mod client;
 pub mod leaks;
 pub mod options;
@@ -95,6 +96,8 @@ pub struct TestApp {
     pub workspace: Workspace,
     /// The near side.
     pub agent: Agent,
+    /// Further far sides, as the test gave them.
+    pub upstreams: Vec<Agent>,
     /// The wall clock of workspace and sidecar.
     pub clock: Arc<ManualClock>,
     /// Where the listeners are.
@@ -165,6 +168,7 @@ impl TestApp {
         Ok(Self {
             workspace,
             agent,
+            upstreams: options.upstreams,
             clock,
             addresses: running.addresses(),
             audit_file,
@@ -334,6 +338,12 @@ impl TestApp {
             leaks.check_real(&format!("agent, {}", request.target), &request.raw());
         }
         leaks.check_workspace(&self.control().calls());
+        for upstream in &self.upstreams {
+            for request in upstream.received() {
+                leaks.check_far(&format!("upstream, {}", request.target), &request.raw());
+            }
+            upstream.stop();
+        }
         self.agent.stop();
         within("the workspace stops", self.workspace.stop()).await;
     }

@@ -18,6 +18,7 @@ mod headers;
 mod local_oidc;
 mod paths;
 mod refusals;
+mod upstreams;
 
 /// An endpoint of the embedded workspace that tells what arrived.
 const ECHO: &str = "/api/2.0/embedded/echo";

@@ -108,7 +108,7 @@ impl Reader<'_> {
             self.report(
                 &tree,
                 &key,
-                format!("`{word}` is no type of securable here"),
+                format!("{}is no type of securable here", quoted(&tree, &word)),
                 &hint,
             );
         }
@@ -127,7 +127,11 @@ impl Reader<'_> {
         let found = kind.permissions().iter().find(|(known, _)| *known == word);
         if found.is_none() {
             let known: Vec<&str> = kind.permissions().iter().map(|(known, _)| *known).collect();
-            let message = format!("`{word}` is no permission on a {}", kind.as_str());
+            let message = format!(
+                "{}is no permission on a {}",
+                quoted(&tree, &word),
+                kind.as_str()
+            );
             self.report(&tree, &key, message, &one_of(&word, &known));
         }
         found.copied()
@@ -164,6 +168,16 @@ impl Reader<'_> {
             return None;
         }
         Some(id)
+    }
+}
+
+/// A word as it is written; what a reference stands for may come from the environment and is never repeated.
+fn quoted(written: &Tree, word: &str) -> String {
+    let own = written.text().is_some_and(|text| !text.contains("${"));
+    if own {
+        format!("`{word}` ")
+    } else {
+        String::new()
     }
 }
 

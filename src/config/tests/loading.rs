@@ -52,6 +52,7 @@ fn on_a_databricks_app_the_environment_is_enough() {
     assert_eq!(config.outbound.listen.to_string(), "127.0.0.1:9400");
     assert!(config.outbound.local_client.is_none());
     assert_eq!(config.outbound.presigned, Presigned::Refuse);
+    assert!(config.outbound.upstreams.is_empty());
     assert_eq!(config.policy_origin, PolicyOrigin::Starter);
     assert_eq!(config.audit.file, Path::new("./audit/valetkey.jsonl"));
     assert_eq!(config.audit.sync, AuditSync::Interval);
@@ -77,7 +78,7 @@ fn the_example_loads_and_means_what_it_says() {
     ]);
     let config = Config::parse(EXAMPLE, None, &env).unwrap();
     assert_eq!(config.policy_origin, PolicyOrigin::Routes);
-    assert_eq!(config.routes.len(), 8);
+    assert_eq!(config.routes.len(), 9);
     let raw = config.routes.last().unwrap();
     assert_eq!(raw.name, "raw-with-body");
     assert_eq!(raw.methods, ["POST"]);
@@ -89,6 +90,10 @@ fn the_example_loads_and_means_what_it_says() {
         config.users.scopes,
         Some(ScopeSet::parse(["sql", "genie", "model-serving"]))
     );
+    let [upstream] = &config.outbound.upstreams[..] else {
+        panic!("{:?}", config.outbound.upstreams)
+    };
+    assert_eq!(&*upstream.reached.app, "mcp-tools");
     assert_eq!(config.outbound.local_client.unwrap().id, "agent");
     assert_eq!(
         config.limits,

@@ -267,7 +267,6 @@ fn what_belongs_to_a_later_version_is_refused_aloud() {
 outbound:
   tls: on
   forward: true
-  upstreams: [{name: tools, url: 'https://x.example'}]
 audit:
   ship: {volume: main.ops.audit}
 routes:
@@ -279,9 +278,8 @@ routes:
         &[
             "valetkey.yaml:2: outbound.tls: this version does not serve https to the agent yet (remove the key)",
             "valetkey.yaml:3: outbound.forward: this version does not serve CONNECT yet (remove the key)",
-            "valetkey.yaml:4: outbound.upstreams: this version does not reach further hosts yet (remove the key)",
-            "valetkey.yaml:6: audit.ship: this version does not ship the audit log yet (remove the key)",
-            "valetkey.yaml:11: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:5: audit.ship: this version does not ship the audit log yet (remove the key)",
+            "valetkey.yaml:10: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(

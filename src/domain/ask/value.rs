@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName};
 use serde_json::{Map, Value};
 
-use super::{AskFault, Request, fold};
+use super::{AskFault, Request, is_same_member};
 use crate::domain::catalog::member::{Member, Place, Step};
 use crate::domain::template::PathTemplate;
 
@@ -160,10 +160,9 @@ impl Walker<'_> {
 /// # Errors
 /// [`AskFault::MemberAlias`].
 pub fn check_alias(members: &Map<String, Value>, field: &str) -> Result<(), AskFault> {
-    let folded = fold(field);
     let alias = members
         .keys()
-        .find(|key| *key != field && fold(key) == folded);
+        .find(|key| *key != field && is_same_member(key, field));
     alias.map_or(Ok(()), |alias| {
         Err(AskFault::MemberAlias(alias.as_str().into(), field.into()))
     })

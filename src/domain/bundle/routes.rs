@@ -181,8 +181,7 @@ fn parts(resource: &Resource) -> Vec<Part> {
     }
 }
 
-/// Reading a secret's value and writing it are operations of admin effect, named in full. Writing has no key in the request
-/// that a rule could name: the platform's own rights are per scope too.
+/// Reading a secret's value and writing it are operations of admin effect, named in full.
 fn secret(resource: &Resource) -> Vec<Part> {
     let part = |suffix, operation, target: String| Part {
         suffix,
@@ -192,10 +191,10 @@ fn secret(resource: &Resource) -> Vec<Part> {
         effect: None,
         scopes: &[],
     };
-    let scope = resource.id.split('/').next().unwrap_or_default();
-    let mut parts = vec![part("", "secrets.get", format!("secret/{}", resource.id))];
+    let secret = || format!("secret/{}", resource.id);
+    let mut parts = vec![part("", "secrets.get", secret())];
     if resource.effect != Effect::Read {
-        parts.push(part("-put", "secrets.put", format!("secret_scope/{scope}")));
+        parts.push(part("-put", "secrets.put", secret()));
     }
     parts
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::route::Compiler;
-use crate::domain::catalog::{APP, Effect, Operation};
+use crate::domain::catalog::{Effect, Operation};
 use crate::domain::policy::matcher::Matcher;
 use crate::domain::problem::Problem;
 use crate::domain::route::RunAs;
@@ -17,11 +17,7 @@ const LISTED: &str = "`valetkey check --catalog` lists what each operation touch
 impl Compiler<'_> {
     /// Refuses what no operation can be asked for.
     pub(super) fn can_match(&self, on: &Matcher) -> Result<(), Problem> {
-        let upstream = { on.resource.as_ref() }.is_some_and(|r| *r.kind == *APP);
-        let possible = on.path.is_some()
-            || (upstream && on.operations.is_none() && on.effect.is_none())
-            || !self.meant(on).is_empty();
-        if possible {
+        if on.path.is_some() || on.may_reach_upstream() || !self.meant(on).is_empty() {
             return Ok(());
         }
         Err(self.only_admin(on).unwrap_or_else(|| self.nothing(on)))
@@ -114,7 +110,7 @@ impl Compiler<'_> {
     /// 0) is no mistake of this file.
     pub(super) fn can_serve(&self, on: &Matcher, scope: Option<&Scope>) -> Result<(), Problem> {
         // What other apps ask of users is theirs to say.
-        let upstream = { on.resource.as_ref() }.is_some_and(|r| *r.kind == *APP);
+        let upstream = on.may_reach_upstream();
         if self.source.run_as != RunAs::User || scope.is_some() || self.source.line == 0 || upstream
         {
             return Ok(());

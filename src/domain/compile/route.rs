@@ -5,6 +5,7 @@
 use http::Method;
 
 use crate::domain::catalog::{APP, Catalog, Effect, MCP};
+use crate::domain::destination::UPSTREAM_MARK;
 use crate::domain::policy::Route;
 use crate::domain::policy::matcher::{Matcher, ResourceMatcher};
 use crate::domain::problem::{Problem, nearest};
@@ -197,6 +198,14 @@ impl Compiler<'_> {
                 "path",
                 "is answered by the sidecar itself and never forwarded",
             ));
+        }
+        if text.starts_with(UPSTREAM_MARK) {
+            return Err(self
+                .problem(
+                    "path",
+                    "raw routes speak of the workspace, not of upstreams",
+                )
+                .hint("write `resource: app/NAME` instead"));
         }
         PathTemplate::parse(text)
             .map(Some)

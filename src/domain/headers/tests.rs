@@ -317,7 +317,7 @@ fn answers_lose_cookies_and_hop_by_hop_headers() {
         ("x-valetkey-error", "forged"),
         ("x-valetkey-missing", "forged"),
     ]);
-    clean_workspace_answer(&mut headers);
+    clean_far_answer(&mut headers);
     assert_eq!(headers, map(&[("content-type", "text/plain")]));
 }
 

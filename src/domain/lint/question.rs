@@ -8,7 +8,7 @@
 use http::Method;
 
 use super::thing::{Member, Thing, Things};
-use crate::domain::catalog::{APP, Catalog, Effect, Operation};
+use crate::domain::catalog::{Catalog, Effect, Operation};
 use crate::domain::policy::matcher::{Matcher, ResourceMatcher};
 use crate::domain::template::PathTemplate;
 
@@ -33,7 +33,7 @@ pub(super) struct Question<'p> {
 /// What is said in JSON-RPC.
 #[derive(Debug, Clone, Copy)]
 enum Said<'p> {
-    /// It is not read; whether by POST.
+    /// It is not read; whether a list of tools covers such a call all the same.
     Unread(bool),
     /// Anything.
     Anything,
@@ -58,7 +58,7 @@ pub(super) fn questions<'p>(
                 method: Some(&operation.method),
                 path: on.path.as_ref(),
                 names: Vec::new(),
-                said: Said::Unread(operation.method == Method::POST),
+                said: Said::Unread(matches!(operation.method, Method::GET | Method::DELETE)),
                 body: &on.body,
                 member: thing.member.clone(),
             };
@@ -79,12 +79,12 @@ fn unknown<'p>(on: &'p Matcher, catalog: &'p Catalog, found: &mut Vec<Question<'
         method,
         path: on.path.as_ref(),
         names: Vec::new(),
-        said: Said::Unread(true),
+        said: Said::Unread(false),
         body: &on.body,
         member: None,
     };
     match (&on.resource, &on.path) {
-        (Some(resource), _) if *resource.kind == *APP => {
+        (Some(_), None) if on.may_reach_upstream() => {
             base(None).on_thing(on, &Thing::upstream(), found);
         }
         (None, Some(_)) if on.methods.is_empty() => found.push(base(None)),
@@ -147,8 +147,7 @@ impl<'p> Question<'p> {
         match (&self.said, thing.message) {
             (_, true) if !on.tools.is_empty() => listed.collect(),
             (_, true) => vec![Said::Anything],
-            // A list of tools never covers what is posted unread.
-            (Said::Unread(true), false) if !on.tools.is_empty() => Vec::new(),
+            (Said::Unread(false), false) if !on.tools.is_empty() => Vec::new(),
             (said, false) => vec![*said],
         }
     }
@@ -204,7 +203,7 @@ impl Matcher {
     fn answers_tools(&self, said: &Said<'_>) -> bool {
         self.tools.is_empty()
             || match said {
-                Said::Unread(posted) => !posted,
+                Said::Unread(covered) => *covered,
                 Said::Anything => false,
                 // A short name stands for many full ones: only the same entry is sure to cover it.
                 Said::Listed(tool) => self.tools.iter().any(|own| own == tool),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::question::questions;
 use super::thing::Things;
 use super::{listed, problem};
-use crate::domain::catalog::{APP, Operation};
+use crate::domain::catalog::Operation;
 use crate::domain::policy::{Policy, Route};
 use crate::domain::problem::Problem;
 use crate::domain::route::RunAs;
@@ -28,7 +28,7 @@ pub(super) fn look(
         (Some(scope), Some(ceiling)) => above(route, scope, ceiling),
         (Some(_), None) => None,
         // What other apps ask of users is theirs to say.
-        (None, _) if { route.on.resource.as_ref() }.is_some_and(|r| *r.kind == *APP) => None,
+        (None, _) if route.on.may_reach_upstream() => None,
         (None, ceiling) => {
             let asked = questions(&route.on, &policy.catalog, things);
             let known = asked.iter().filter_map(|question| question.operation);

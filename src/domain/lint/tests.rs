@@ -16,6 +16,7 @@ use crate::domain::bundle::{Kind, Resource};
 use crate::domain::catalog::{Catalog, Effect};
 use crate::domain::clock::Timestamp;
 use crate::domain::compile::{Settings, compile, starter};
+use crate::domain::destination::Destination;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::decide;
 use crate::domain::route::{RouteSource, RunAs};
@@ -284,7 +285,7 @@ fn user_routes_are_seen_against_what_users_can_hold() {
     let ceiling = ScopeSet::parse(["sql", "dashboards.genie"]);
     let around = Surroundings {
         ceiling: Some(&ceiling),
-        declared: None,
+        ..Surroundings::default()
     };
     let routes = [
         "sql_warehouse/w as=user",
@@ -395,8 +396,8 @@ fn declared() -> Declared {
 fn what_runs_as_the_app_is_seen_against_the_bundle() {
     let declared = declared();
     let around = Surroundings {
-        ceiling: None,
         declared: Some(&declared),
+        ..Surroundings::default()
     };
     check_around(
         &[
@@ -630,6 +631,7 @@ fn with_call(which: (usize, usize), id: &str, known: bool, look: impl FnOnce(&Ca
     let Ok(touches) = touches else { return };
     look(&Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: Some(&body),
         caller: CallerView::App,

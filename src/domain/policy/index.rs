@@ -13,6 +13,8 @@ use serde_json::Value;
 use super::Route;
 use super::matcher::member_text;
 use crate::domain::ask::{Call, Touch};
+use crate::domain::catalog::APP;
+use crate::domain::destination::Destination;
 use crate::domain::path::CanonicalPath;
 use crate::domain::template::Trie;
 
@@ -29,6 +31,8 @@ pub(in crate::domain) struct Index {
     /// By path: the number of a group.
     by_path: Trie,
     groups: Vec<Group>,
+    /// Routes for apps that list tools.
+    listing: Numbers,
 }
 
 /// The routes for resources of one kind.
@@ -64,6 +68,9 @@ impl Index {
         let mut groups = HashMap::new();
         for (route, number) in routes.iter().zip(0u32..) {
             let on = &route.on;
+            if on.is_for(APP) && !on.tools.is_empty() {
+                index.listing.push(number);
+            }
             match (&on.resource, &on.path, &on.operations) {
                 (Some(resource), _, _) => {
                     let of_kind = index.by_kind.entry(Arc::clone(&resource.kind));
@@ -124,12 +131,14 @@ impl Index {
                 of_kind.visit(&resource.id, &mut consider);
             }
         }
-        self.by_path.visit(call.path, &mut |group| {
-            if let Some(group) = self.groups.get(group as usize) {
-                group.visit(call.body, &mut consider);
-            }
-            false
-        });
+        if *call.destination == Destination::Workspace {
+            self.by_path.visit(call.path, &mut |group| {
+                if let Some(group) = self.groups.get(group as usize) {
+                    group.visit(call.body, &mut consider);
+                }
+                false
+            });
+        }
         best.map(|(_, route)| route)
     }
 
@@ -140,6 +149,15 @@ impl Index {
                 .get(group as usize)
                 .is_some_and(|group| group.reads_body(method))
         })
+    }
+
+    /// The routes for apps that list tools.
+    pub(in crate::domain) fn lists_tools<'r>(
+        &'r self,
+        routes: &'r [Arc<Route>],
+    ) -> impl Iterator<Item = &'r Arc<Route>> {
+        let numbers = self.listing.iter();
+        numbers.filter_map(|number| routes.get(*number as usize))
     }
 
     /// The body members that raw routes for this path have conditions on.

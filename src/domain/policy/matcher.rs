@@ -10,7 +10,8 @@ use http::Method;
 use serde_json::Value;
 
 use crate::domain::ask::{Call, Resource, Touch};
-use crate::domain::catalog::{Effect, Operation};
+use crate::domain::catalog::{APP, Effect, Operation};
+use crate::domain::destination::Destination;
 use crate::domain::template::PathTemplate;
 
 pub mod miss;
@@ -80,11 +81,12 @@ impl Matcher {
         self.resource.as_ref().is_none_or(named)
     }
 
-    /// A route that lists tools covers what is said in JSON-RPC; what is posted without having been read is not.
+    /// A route that lists tools covers what is said in JSON-RPC, and the event stream and the end of a session beside it; what
+    /// is sent without having been read is not.
     fn fits_tools(&self, call: &Call<'_>, touch: &Touch<'_>) -> bool {
         self.tools.is_empty()
             || touch.message.as_ref().map_or_else(
-                || *call.method != Method::POST,
+                || matches!(*call.method, Method::GET | Method::DELETE),
                 |message| message.is_covered_by(&self.tools),
             )
     }
@@ -94,9 +96,39 @@ impl Matcher {
     }
 
     fn fits_path(&self, call: &Call<'_>) -> bool {
-        self.path
-            .as_ref()
-            .is_none_or(|template| template.matches(call.path))
+        let Some(template) = &self.path else {
+            return true;
+        };
+        match call.destination {
+            Destination::Workspace => template.matches(call.path),
+            // Paths are those of the workspace: `/**` does not mean another app's.
+            Destination::Upstream(_) => false,
+        }
+    }
+
+    /// The most that a matching call may do.
+    pub fn effect(&self) -> Option<Effect> {
+        self.effect
+    }
+
+    /// The MCP tools that may be called; empty = any.
+    pub fn tools(&self) -> &[String] {
+        &self.tools
+    }
+
+    /// Whether the route names a resource of this kind.
+    pub(in crate::domain) fn is_for(&self, kind: &str) -> bool {
+        self.resource.as_ref().is_some_and(|r| *r.kind == *kind)
+    }
+
+    /// Whether a call to some upstream could match: it has neither an operation nor an effect.
+    pub(in crate::domain) fn may_reach_upstream(&self) -> bool {
+        self.is_for(APP) && self.operations.is_none() && self.effect.is_none()
+    }
+
+    /// Whether the route names this thing.
+    pub(in crate::domain) fn names(&self, given: &Resource<'_>) -> bool {
+        self.resource.as_ref().is_some_and(|r| r.matches(given))
     }
 
     /// What the route matches, in the words of the configuration.

@@ -40,6 +40,22 @@ pub fn in_question<'c, 'a>(policy: &Policy, call: &'c Call<'a>) -> Option<&'c To
         .or_else(|| touches.first())
 }
 
+/// The names of the routes that the things which a call touches fall to, each once, in the order of the things.
+pub fn deciding(policy: &Policy, call: &Call<'_>) -> Vec<Arc<str>> {
+    let touches = if call.touches.is_empty() {
+        &NOTHING
+    } else {
+        call.touches
+    };
+    let mut names: Vec<Arc<str>> = Vec::new();
+    for route in touches.iter().filter_map(|touch| policy.first(call, touch)) {
+        if !names.contains(&route.name) {
+            names.push(Arc::clone(&route.name));
+        }
+    }
+    names
+}
+
 /// The route that comes nearest without matching, other than `winner`; `None` where none has anything in common with the call.
 pub fn nearest(policy: &Policy, call: &Call<'_>, winner: Option<&Route>) -> Option<Nearest> {
     let touch = in_question(policy, call)?;

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 mod nouns;
 mod properties;
+mod upstreams;
 
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
@@ -91,6 +92,7 @@ fn ask_follow_up(
     };
     let call = Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: body.as_ref(),
         caller,
@@ -394,6 +396,7 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
             "sql_warehouse/w\\*",
             "sql_warehouse/(w1|wü|w)\\*",
             "sql_warehouse/\\*",
+            "app/(w1|w|)\\*",
             "serving_endpoint/m[12]",
             "serving_endpoint/\\*"
         ]
@@ -438,7 +441,7 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
 
 proptest! {
     #[test]
-    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..6, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
+    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..7, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
         let policy = compile(&routes, catalog(), Settings::default()).unwrap();
         let (method, target, kind) = [
             (Method::POST, "/api/2.0/sql/statements", Some("sql_warehouse")),
@@ -447,12 +450,13 @@ proptest! {
             (Method::POST, "/serving-endpoints/chat/completions", Some("serving_endpoint")),
             (Method::GET, "/api/2.0/other", None),
             (Method::POST, "/api/2.0/token/create", None),
+            (Method::POST, "/@tools/api/2.0/sql/statements", Some("app")),
         ][which].clone();
-        let path = CanonicalPath::parse(target).unwrap();
+        let (destination, path) = upstreams::configured().read(target).unwrap();
         let body = json!({"warehouse_id": id, "model": id, "count": 7, "flag": flag});
         let touches: Vec<Touch<'_>> = kind.into_iter().map(|kind| Touch { resource: Some(Resource { kind, id: Cow::Borrowed(&id) }), ..Touch::NOTHING }).collect();
-        let operation = policy.catalog().find(&method, &path);
-        let call = Call { method: &method, path: &path, body: Some(&body), caller: CallerView::App, operation, touches: &touches, follow_up: &FollowUpView::None, partition: Partition::None, now: Timestamp::UNIX_EPOCH };
+        let operation = destination.operation(policy.catalog(), &method, &path);
+        let call = Call { method: &method, destination: &destination, path: &path, body: Some(&body), caller: CallerView::App, operation, touches: &touches, follow_up: &FollowUpView::None, partition: Partition::None, now: Timestamp::UNIX_EPOCH };
         let touch = touches.first().unwrap_or(&Touch::NOTHING);
         let by_index = policy.first(&call, touch).map(Arc::as_ptr);
         let naive = policy.first_naive(&call, touch).map(Arc::as_ptr);

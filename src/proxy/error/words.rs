@@ -15,7 +15,7 @@ impl ProxyError {
     pub(super) fn public(&self) -> String {
         match self {
             Self::Head(fault) => fault.to_string(),
-            Self::Path(fault) => fault.to_string(),
+            Self::Destination(fault) => fault.to_string(),
             Self::Ask(fault) => fault.to_string(),
             Self::Body(fault) => fault.to_string(),
             Self::TargetTooLong => "the request target is too long; see limits.request_target_bytes".into(),
@@ -37,6 +37,10 @@ impl ProxyError {
             Self::Workspace(SendFault::Connect(_)) => "the workspace cannot be reached".into(),
             Self::Workspace(SendFault::Broken(_)) => "the workspace broke off without an answer; the call may have had its effect".into(),
             Self::Workspace(SendFault::Timeout(_)) => "the workspace did not answer in time; see limits.response_head_time".into(),
+            Self::Upstream(SendFault::Connect(_)) => "the upstream cannot be reached".into(),
+            Self::Upstream(SendFault::Broken(_)) => "the upstream broke off without an answer; the call may have had its effect".into(),
+            Self::Upstream(SendFault::Timeout(_)) => "the upstream did not answer in time; see limits.response_head_time".into(),
+            Self::UpstreamLogin => "the upstream answered with a login instead of letting the call in: whoever the call runs as needs CAN_USE on that app, and apps take OAuth tokens only (a personal access token is refused)".into(),
             Self::Internal(_) => "internal error".into(),
         }
     }

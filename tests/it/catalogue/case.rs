@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use serde_json::Value;
 use valetkey::domain::clock::Timestamp;
+use valetkey::domain::destination::Upstreams;
 use valetkey::domain::policy::Policy;
 use valetkey::explain::{Answer, As, Question, bound, explain};
 
@@ -106,6 +107,7 @@ impl Asked {
                 bound: self.bound.as_deref().map(|known| bound(known).unwrap()),
                 foreign_partition: self.foreign_partition,
                 workspace_id: None,
+                upstreams: &Upstreams::default(),
                 now: Timestamp::UNIX_EPOCH,
             },
         )

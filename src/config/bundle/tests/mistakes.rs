@@ -58,6 +58,14 @@ fn what_is_missing_or_misspelt_in_a_resource() {
 }
 
 #[test]
+fn what_the_environment_holds_is_never_repeated() {
+    let root = "variables: {p: {}}\nresources: {apps: {a: {resources: [{name: j, job: {id: 1, permission: '${var.p}'}}]}}}\n";
+    Bundle::new(root)
+        .env(&[("BUNDLE_VAR_p", "canary")])
+        .is_refused(&["databricks.yml:2: resources.apps.a.resources[0].job.permission: is no permission on a job (one of CAN_VIEW, CAN_MANAGE_RUN, CAN_MANAGE, IS_OWNER)"]);
+}
+
+#[test]
 fn which_app_or_target_is_meant() {
     let two = || Bundle::new("resources: {apps: {front: {}, back: {}}}\n");
     two().is_refused(&["databricks.yml: resources.apps: which of the apps front, back is meant? (say `app:` (on the command line --app))"]);

@@ -194,7 +194,7 @@ const CASES: &[Case] = &[
         "WRITE",
         &[
             "app-x secrets.get secret/s/k app",
-            "app-x-put secrets.put secret_scope/s app",
+            "app-x-put secrets.put secret/s/k app",
         ],
     ),
     (Kind::App, "other", "CAN_USE", &["app-x app/other app"]),

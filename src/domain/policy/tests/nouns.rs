@@ -200,6 +200,7 @@ fn a_partition_that_is_not_the_users_own_is_refused() {
     ] {
         let call = Call {
             method: &Method::GET,
+            destination: &Destination::Workspace,
             path: &path,
             body: None,
             caller: CallerView::App,
@@ -325,6 +326,7 @@ fn the_nearest_route_that_lost_says_what_would_have_to_change() {
         let touches = touch::touches(operation.unwrap().1, &request, &FollowUpView::None).unwrap();
         let call = Call {
             method: &Method::POST,
+            destination: &Destination::Workspace,
             path: &path,
             body: Some(&body),
             caller: CallerView::App,

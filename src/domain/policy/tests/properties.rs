@@ -61,6 +61,7 @@ fn judged(policy: &Policy, method: &Method, target: &str, bytes: &[u8]) -> Resul
     let touches = touches.map_err(unclear)?;
     let call = Call {
         method,
+        destination: &Destination::Workspace,
         path: &path,
         body: Some(&json),
         caller: CallerView::App,

@@ -7,15 +7,15 @@ use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, json_ok, put};
-use super::call::{Call, word};
-use super::control::lock;
 use super::query::{Outcome, orders};
 use super::sql::manifest;
-use super::workspace::Site;
-use super::world::{GENIE_SPACE, GENIE_SPACE_RESTRICTED};
+use crate::embedded::answer::{Answer, Refusal, json_ok, put};
+use crate::embedded::call::{Call, word};
+use crate::embedded::control::lock;
+use crate::embedded::grants::{Caller, GENIE_SPACES};
+use crate::embedded::workspace::Site;
+use crate::embedded::world::GENIE_SPACE;
 
-const SPACES: [&str; 2] = [GENIE_SPACE, GENIE_SPACE_RESTRICTED];
 /// Conversations kept; more are refused.
 const CONVERSATIONS_MAX: usize = 1000;
 /// Messages kept in one conversation.
@@ -23,7 +23,7 @@ const MESSAGES_MAX: usize = 1000;
 
 /// The conversations so far, by id.
 #[derive(Default)]
-pub(super) struct Conversations(Mutex<BTreeMap<String, Conversation>>);
+pub(in crate::embedded) struct Conversations(Mutex<BTreeMap<String, Conversation>>);
 
 struct Conversation {
     space: String,
@@ -41,18 +41,20 @@ struct Message {
     looks: u32,
 }
 
-pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::embedded) async fn answer(
+    site: &Site,
+    call: &mut Call,
+    path: &[&str],
+) -> Result<Answer, Refusal> {
     let ["api", "2.0", "genie", "spaces", rest @ ..] = path else {
         return Err(call.no_endpoint());
     };
     let Some((space, rest)) = rest.split_first() else {
-        let visible = SPACES
-            .iter()
-            .filter(|s| call.caller.may_use("Genie space", s).is_ok());
-        let list: Vec<Value> = visible.map(|s| space_description(s)).collect();
+        let visible = call.caller.visible(GENIE_SPACES);
+        let list: Vec<Value> = visible.map(space_description).collect();
         return Ok(json_ok(&json!({ "spaces": list })));
     };
-    call.caller.may_use_one_of("Genie space", space, &SPACES)?;
+    call.caller.may_use(GENIE_SPACES, space)?;
     let now = site.issuer.clock.now().as_millisecond();
     let all = &site.conversations;
     let owner = call.caller.name.clone();
@@ -64,23 +66,52 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
                 .map(|v| json_ok(&v))
         }
         ("GET", ["conversations"]) => Ok(json_ok(&all.list(space, &owner))),
+        ("DELETE", ["conversations", id]) => {
+            all.forget((*space, *id, owner.as_str()))?;
+            Ok(json_ok(&json!({})))
+        }
         (_, ["conversations", id, "messages", rest @ ..]) => {
             let place = (*space, *id, owner.as_str());
-            on_messages(all, call, place, rest, now).await
+            on_messages(site, call, place, rest).await
         }
         _ => Err(call.no_endpoint()),
     }
 }
 
+/// Begins a conversation with a question.
+pub(super) fn ask(
+    site: &Site,
+    caller: &Caller,
+    space: &str,
+    question: &str,
+) -> Result<Value, Refusal> {
+    let now = site.issuer.clock.now().as_millisecond();
+    site.conversations.begin(space, &caller.name, question, now)
+}
+
+/// Looks at a message once more; `place` is space, conversation and owner.
+pub(super) fn look(
+    site: &Site,
+    place: (&str, &str, &str),
+    message: &str,
+) -> Result<Value, Refusal> {
+    let id = place.1;
+    let found = site
+        .conversations
+        .with(place, |c| Some(c.look(message)?.answer(c, id)))?;
+    found.ok_or_else(|| no_message(message))
+}
+
 /// Calls below a conversation's messages; `place` is space, conversation and owner.
 async fn on_messages(
-    all: &Conversations,
+    site: &Site,
     call: &mut Call,
     place: (&str, &str, &str),
     rest: &[&str],
-    now: i64,
 ) -> Result<Answer, Refusal> {
     let id = place.1;
+    let all = &site.conversations;
+    let now = site.issuer.clock.now().as_millisecond();
     match (call.method.as_str(), rest) {
         ("POST", []) => {
             let body = call.json().await?;
@@ -95,10 +126,7 @@ async fn on_messages(
             })?;
             Ok(json_ok(&json!({ "messages": list })))
         }
-        ("GET", [message]) => {
-            let found = all.with(place, |c| Some(c.look(message)?.answer(c, id)))?;
-            found.map_or_else(|| Err(no_message(message)), |v| Ok(json_ok(&v)))
-        }
+        ("GET", [message]) => look(site, place, message).map(|v| json_ok(&v)),
         (
             "GET" | "POST",
             [message, "attachments", _, "query-result" | "execute-query"]
@@ -106,6 +134,14 @@ async fn on_messages(
         ) => {
             if all.with(place, |c| c.look(message).is_some())? {
                 Ok(json_ok(&query_result(call)))
+            } else {
+                Err(no_message(message))
+            }
+        }
+        ("POST", [message, "feedback"]) => {
+            let known = all.with(place, |c| c.messages.iter().any(|m| m.id == *message))?;
+            if known {
+                Ok(json_ok(&json!({})))
             } else {
                 Err(no_message(message))
             }
@@ -174,6 +210,12 @@ impl Conversations {
             .filter(|(_, c)| c.space == space && c.owner == owner);
         let list: Vec<Value> = own.map(|(id, c)| c.answer(id)).collect();
         json!({ "conversations": list })
+    }
+
+    fn forget(&self, (space, id, owner): (&str, &str, &str)) -> Result<(), Refusal> {
+        self.with((space, id, owner), |_| ())?;
+        lock(&self.0).remove(id);
+        Ok(())
     }
 
     /// Works on a conversation of this owner; anybody else's does not exist.

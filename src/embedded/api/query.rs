@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 
-use super::world::{Caller, TABLE_ORDERS, TABLE_RESTRICTED};
+use crate::embedded::grants::Caller;
+use crate::embedded::world::{TABLE_ORDERS, TABLE_RESTRICTED};
 
 /// The most rows `range(n)` gives.
 const RANGE_ROWS_MAX: usize = 100_000;
@@ -20,11 +21,11 @@ const ORDERS: [(&str, &str, &str, &str); 6] = [
 ];
 
 /// Result columns: name and type.
-pub(super) type Columns = Vec<(&'static str, &'static str)>;
+pub(in crate::embedded) type Columns = Vec<(&'static str, &'static str)>;
 
 /// How a statement ended.
 #[derive(Clone)]
-pub(super) enum Outcome {
+pub(in crate::embedded) enum Outcome {
     /// Rows of text, as the JSON_ARRAY format has them.
     Rows {
         columns: Columns,
@@ -35,7 +36,7 @@ pub(super) enum Outcome {
 }
 
 /// The rows of the orders table that this caller's row filter lets through.
-pub(super) fn orders(caller: &Caller) -> Outcome {
+pub(in crate::embedded) fn orders(caller: &Caller) -> Outcome {
     Outcome::Rows {
         columns: vec![
             ("order_id", "INT"),
@@ -52,7 +53,7 @@ pub(super) fn orders(caller: &Caller) -> Outcome {
 }
 
 /// Runs a statement for a caller. `body` may hold named parameters.
-pub(super) fn run(text: &str, body: &Value, caller: &Caller) -> Outcome {
+pub(in crate::embedded) fn run(text: &str, body: &Value, caller: &Caller) -> Outcome {
     let folded = text.trim().trim_end_matches(';').to_lowercase();
     let words: Vec<&str> = folded.split_whitespace().collect();
     let flat = words.join(" ");

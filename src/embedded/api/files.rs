@@ -10,38 +10,49 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, bare, json_ok, set, text};
-use super::call::{Call, segments};
 use super::file_store::{StoreFault, Stored};
-use super::workspace::Site;
+use super::mlflow::may_reach_artifact;
 use crate::domain::clock::Timestamp;
+use crate::embedded::answer::{Answer, Refusal, bare, json_ok, set, text};
+use crate::embedded::call::{Call, segments, word};
+use crate::embedded::grants::{Caller, VOLUMES};
+use crate::embedded::workspace::Site;
 use crate::runtime::http_client::empty;
 
 /// Stands in for cloud storage: reached by a presigned link, never with a workspace credential.
 const STORAGE: &str = "/embedded-storage";
 
 /// Whether a path belongs to the stand-in for cloud storage.
-pub(super) fn is_storage(path: &str) -> bool {
+pub(in crate::embedded) fn is_storage(path: &str) -> bool {
     path.strip_prefix(STORAGE)
         .is_some_and(|rest| rest.starts_with('/'))
 }
 
-pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::embedded) async fn answer(
+    site: &Site,
+    call: &mut Call,
+    path: &[&str],
+) -> Result<Answer, Refusal> {
     match path {
         ["api", "2.0", "fs", "files", rest @ ..] => {
             let file = format!("/{}", rest.join("/"));
-            call.caller.may_use("volume of", &file)?;
+            may_reach(site, &call.caller, &file)?;
             on_file(site, call, &file).await
         }
         ["api", "2.0", "fs", "directories", rest @ ..] => {
             let directory = format!("/{}", rest.join("/"));
             let directory = directory.trim_end_matches('/');
-            call.caller.may_use("volume of", directory)?;
+            may_reach(site, &call.caller, directory)?;
             on_directory(site, call, directory)
         }
-        ["api", "2.0", "fs", "create-download-url"] if site.presigned_downloads => {
-            let file = call.query("path").unwrap_or_default();
-            call.caller.may_use("volume of", file)?;
+        ["api", "2.0", "fs", "create-download-url"] => {
+            let file = call
+                .query("path")
+                .ok_or_else(|| Refusal::bad_request("Missing required field: path"))?;
+            may_reach(site, &call.caller, file)?;
+            if !site.presigned_downloads {
+                return Err(Refusal::presigning_off());
+            }
             site.files.find(file).ok_or_else(Refusal::no_file)?;
             let raw = form_urlencoded::byte_serialize(file.as_bytes()).collect::<String>();
             let life = std::time::Duration::from_secs(900);
@@ -57,17 +68,30 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
             "api",
             "2.0",
             "fs",
-            "create-download-url"
-            | "create-upload-part-urls"
-            | "create-resumable-upload-url"
-            | "create-abort-upload-url",
-        ] => Err(Refusal::presigning_off()),
+            "create-upload-part-urls" | "create-resumable-upload-url" | "create-abort-upload-url",
+        ] => {
+            let body = call.json().await?;
+            may_reach(site, &call.caller, word(&body, "path")?)?;
+            Err(Refusal::presigning_off())
+        }
         _ => Err(call.no_endpoint()),
     }
 }
 
+/// Whether the caller has a grant on the volume, or the experiment, a path lies in. Other roots belong to everybody.
+fn may_reach(site: &Site, caller: &Caller, path: &str) -> Result<(), Refusal> {
+    let Some(inside) = path.strip_prefix("/Volumes/") else {
+        return may_reach_artifact(site, caller, path);
+    };
+    let names: Vec<&str> = inside.splitn(4, '/').take(3).collect();
+    caller.may_use(VOLUMES, &names.join("."))
+}
+
 /// A call on the stand-in for cloud storage.
-pub(super) async fn from_storage(site: &Site, parts: &Parts) -> Result<Answer, Refusal> {
+pub(in crate::embedded) async fn from_storage(
+    site: &Site,
+    parts: &Parts,
+) -> Result<Answer, Refusal> {
     if parts.headers.contains_key(AUTHORIZATION) {
         let message = "<Error><Code>InvalidArgument</Code><Message>Only one auth mechanism allowed</Message></Error>";
         return Ok(text(

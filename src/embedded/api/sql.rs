@@ -1,18 +1,19 @@
-//! SQL statement execution and warehouses, over a handful of statements that answer with the caller in them.
+//! SQL statement execution, query history and warehouses, over a handful of statements with the caller in their answers.
 //!
-//! A statement belongs to the identity that made it. What a text means is in `query.rs`.
+//! A statement belongs to the identity that made it. What a text means is in `query.rs`; the Thrift path is in `thrift.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, json_ok, put};
-use super::call::{Call, word};
-use super::control::lock;
 use super::query::{Outcome, run};
-use super::workspace::Site;
-use super::world::{WAREHOUSE, WAREHOUSE_RESTRICTED};
+use crate::embedded::answer::{Answer, Refusal, json_ok, put};
+use crate::embedded::call::{Call, word};
+use crate::embedded::control::lock;
+use crate::embedded::grants::{Caller, WAREHOUSES};
+use crate::embedded::workspace::Site;
+use crate::embedded::world::WAREHOUSE;
 
 /// Statements remembered; the oldest go first.
 const STATEMENTS_MAX: usize = 1000;
@@ -21,12 +22,15 @@ const CHUNK_ROWS: usize = 1000;
 
 /// The statements made so far.
 #[derive(Default)]
-pub(super) struct Statements(Mutex<VecDeque<Statement>>);
+pub(in crate::embedded) struct Statements(Mutex<VecDeque<Statement>>);
 
 #[derive(Clone)]
 struct Statement {
     id: String,
     owner: String,
+    warehouse: String,
+    text: String,
+    started_ms: i64,
     state: State,
     outcome: Outcome,
 }
@@ -40,7 +44,11 @@ enum State {
     Canceled,
 }
 
-pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::embedded) async fn answer(
+    site: &Site,
+    call: &mut Call,
+    path: &[&str],
+) -> Result<Answer, Refusal> {
     let ["api", "2.0", "sql", rest @ ..] = path else {
         return Err(call.no_endpoint());
     };
@@ -60,15 +68,17 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
             site.statements.cancel(id, &call.caller.name);
             Ok(json_ok(&json!({})))
         }
+        ("GET", ["history", "queries"]) => {
+            let own = site.statements.history(&call.caller.name);
+            Ok(json_ok(&json!({ "res": own, "has_next_page": false })))
+        }
         ("GET", ["warehouses"]) => Ok(json_ok(&json!({ "warehouses": warehouses(call) }))),
         ("GET", ["warehouses", id]) => {
-            let known = [WAREHOUSE, WAREHOUSE_RESTRICTED];
-            call.caller.may_use_one_of("SQL warehouse", id, &known)?;
+            call.caller.may_use(WAREHOUSES, id)?;
             Ok(json_ok(&warehouse(id)))
         }
         ("POST", ["warehouses", id, "start" | "stop"]) => {
-            let known = [WAREHOUSE, WAREHOUSE_RESTRICTED];
-            call.caller.may_use_one_of("SQL warehouse", id, &known)?;
+            call.caller.may_use(WAREHOUSES, id)?;
             Ok(json_ok(&json!({})))
         }
         _ => Err(call.no_endpoint()),
@@ -76,11 +86,7 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
 }
 
 fn warehouses(call: &Call) -> Vec<Value> {
-    [WAREHOUSE, WAREHOUSE_RESTRICTED]
-        .into_iter()
-        .filter(|id| call.caller.may_use("SQL warehouse", id).is_ok())
-        .map(warehouse)
-        .collect()
+    call.caller.visible(WAREHOUSES).map(warehouse).collect()
 }
 
 fn warehouse(id: &str) -> Value {
@@ -100,28 +106,45 @@ async fn execute(site: &Site, call: &mut Call) -> Result<Answer, Refusal> {
     let body = call.json().await?;
     let warehouse = word(&body, "warehouse_id")?;
     let text = word(&body, "statement")?;
-    let known = [WAREHOUSE, WAREHOUSE_RESTRICTED];
-    call.caller
-        .may_use_one_of("SQL warehouse", warehouse, &known)?;
+    call.caller.may_use(WAREHOUSES, warehouse)?;
     if body.get("disposition").and_then(Value::as_str) == Some("EXTERNAL_LINKS") {
         return Err(Refusal::bad_request(
             "This workspace serves disposition INLINE only.",
         ));
     }
+    let answer = begin(site, &call.caller, (warehouse, text), &body);
+    Ok(json_ok(&answer))
+}
+
+/// Begins a statement on a warehouse the caller may use; `body` may ask not to wait, and hold parameters.
+pub(super) fn begin(
+    site: &Site,
+    caller: &Caller,
+    (warehouse, text): (&str, &str),
+    body: &Value,
+) -> Value {
     let wait = body.get("wait_timeout").and_then(Value::as_str);
     let statement = Statement {
         id: uuid::Uuid::now_v7().to_string(),
-        owner: call.caller.name.clone(),
+        owner: caller.name.clone(),
+        warehouse: warehouse.to_owned(),
+        text: text.to_owned(),
+        started_ms: site.issuer.clock.now().as_millisecond(),
         state: if wait == Some("0s") {
             State::Pending
         } else {
             State::Done
         },
-        outcome: run(text, &body, &call.caller),
+        outcome: run(text, body, caller),
     };
     let answer = statement.answer();
     site.statements.keep(statement);
-    Ok(json_ok(&answer))
+    answer
+}
+
+/// How far a statement of the caller is.
+pub(super) fn poll(site: &Site, caller: &Caller, id: &str) -> Result<Value, Refusal> {
+    Ok(site.statements.look(id, &caller.name, true)?.answer())
 }
 
 impl Statements {
@@ -148,6 +171,13 @@ impl Statements {
         Ok(statement.clone())
     }
 
+    /// The statements of this owner, newest first.
+    fn history(&self, owner: &str) -> Vec<Value> {
+        let all = lock(&self.0);
+        let own = all.iter().rev().filter(|s| s.owner == owner);
+        own.map(Statement::in_history).collect()
+    }
+
     /// Unknown ids are no error (facts 6.1), so neither are other people's.
     fn cancel(&self, id: &str, owner: &str) {
         let mut all = lock(&self.0);
@@ -161,6 +191,21 @@ impl Statements {
 }
 
 impl Statement {
+    fn in_history(&self) -> Value {
+        let status = match (self.state, &self.outcome) {
+            (State::Pending, _) => "QUEUED",
+            (State::Running, _) => "RUNNING",
+            (State::Canceled, _) => "CANCELED",
+            (State::Done, Outcome::Failed { .. }) => "FAILED",
+            (State::Done, Outcome::Rows { .. }) => "FINISHED",
+        };
+        json!({
+            "query_id": self.id, "status": status, "query_text": self.text, "warehouse_id": self.warehouse,
+            "endpoint_id": self.warehouse, "user_name": self.owner, "executed_as_user_name": self.owner,
+            "query_start_time_ms": self.started_ms, "statement_type": "SELECT", "is_final": self.state == State::Done,
+        })
+    }
+
     fn answer(&self) -> Value {
         let id = &self.id;
         let state = match (self.state, &self.outcome) {

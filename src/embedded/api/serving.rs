@@ -1,36 +1,52 @@
 //! Model serving and the gateway's OpenAI-shaped half: models that answer with who asked.
 //!
-//! The model is in the path or in the body's `model`. Streams are in `stream.rs`.
+//! The model is in the path or in the body's `model`. Answers are shaped in `serving/shapes.rs`; hosted tools are checked in
+//! `serving/supervisor.rs`; answers made in the background wait in `serving/background.rs`.
 
 use http::header::HeaderName;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refusal, json_ok, set};
-use super::call::{Call, word};
-use super::stream::{chat_events, event_stream, responses_events};
-use super::workspace::Site;
-use super::world::{CHAT_ENDPOINT, CHAT_ENDPOINT_RESTRICTED, EMBEDDING_ENDPOINT};
+use crate::embedded::answer::{Answer, Refusal, json_ok, set};
+use crate::embedded::call::{Call, word};
+use crate::embedded::grants::SERVING_ENDPOINTS;
+use crate::embedded::stream::event_stream;
+use crate::embedded::workspace::Site;
+use crate::embedded::world::EMBEDDING_ENDPOINT;
+use shapes::{
+    chat_events, completion_events, embedding, last_words, response, responses_events, texts,
+};
+
+pub(in crate::embedded) mod background;
+mod shapes;
+mod supervisor;
 
 const SERVING_REQUEST_ID: HeaderName = HeaderName::from_static("databricks-request-id");
-const ENDPOINTS: [&str; 3] = [CHAT_ENDPOINT, CHAT_ENDPOINT_RESTRICTED, EMBEDDING_ENDPOINT];
-/// Numbers in one embedding.
-const EMBEDDING_SIZE: usize = 8;
 
-pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Result<Answer, Refusal> {
+pub(in crate::embedded) async fn answer(
+    site: &Site,
+    call: &mut Call,
+    path: &[&str],
+) -> Result<Answer, Refusal> {
     match (call.method.as_str(), path) {
         ("GET", ["api", "2.0", "serving-endpoints"]) => {
-            let visible = ENDPOINTS
-                .iter()
-                .filter(|name| call.caller.may_use("serving endpoint", name).is_ok());
-            let list: Vec<Value> = visible.map(|name| description(name)).collect();
+            let visible = call.caller.visible(SERVING_ENDPOINTS);
+            let list: Vec<Value> = visible.map(description).collect();
             Ok(json_ok(&json!({ "endpoints": list })))
         }
         ("GET", ["api", "2.0", "serving-endpoints", name]) => {
-            allowed(call, name)?;
+            call.caller.may_use(SERVING_ENDPOINTS, name)?;
             Ok(json_ok(&description(name)))
         }
+        ("GET", ["api", "2.0", "serving-endpoints", name, "openapi"]) => {
+            call.caller.may_use(SERVING_ENDPOINTS, name)?;
+            let server = format!("{}/serving-endpoints/{name}/invocations", site.url);
+            Ok(json_ok(&json!({
+                "openapi": "3.1.0", "info": { "title": name, "version": "1" },
+                "servers": [{ "url": server }], "paths": {},
+            })))
+        }
         ("POST", ["serving-endpoints", name, "invocations"]) => {
-            allowed(call, name)?;
+            call.caller.may_use(SERVING_ENDPOINTS, name)?;
             let body = call.json().await?;
             let kind = if *name == EMBEDDING_ENDPOINT {
                 Kind::Embeddings
@@ -45,18 +61,50 @@ pub(super) async fn answer(site: &Site, call: &mut Call, path: &[&str]) -> Resul
             };
             modelled(site, call, kind, name, &body)
         }
-        (
-            "POST",
-            ["serving-endpoints", rest @ ..] | ["ai-gateway", "mlflow" | "openai", "v1", rest @ ..],
-        ) => {
-            let kind = Kind::of(rest).ok_or_else(|| call.no_endpoint())?;
-            let body = call.json().await?;
-            let name = word(&body, "model")?;
-            allowed(call, name)?;
-            modelled(site, call, kind, name, &body)
+        ("GET", ["ai-gateway", "mlflow", "v1", "responses", id]) => {
+            let answer = site.background.look(id, &call.caller.name)?;
+            Ok(json_ok(&answer))
         }
+        ("POST", ["serving-endpoints", rest @ ..]) => named(site, call, rest, false).await,
+        ("POST", ["ai-gateway", "mlflow", "v1", rest @ ..]) => named(site, call, rest, true).await,
+        ("POST", ["ai-gateway", "openai", "v1", rest @ ..]) => named(site, call, rest, false).await,
         _ => Err(call.no_endpoint()),
     }
+}
+
+/// A call that names its model in the body. Only the gateway's own flavour hosts tools and works in the background.
+async fn named(
+    site: &Site,
+    call: &mut Call,
+    rest: &[&str],
+    is_gateway: bool,
+) -> Result<Answer, Refusal> {
+    let kind = Kind::of(rest).ok_or_else(|| call.no_endpoint())?;
+    let body = call.json().await?;
+    let name = word(&body, "model")?;
+    call.caller.may_use(SERVING_ENDPOINTS, name)?;
+    if let Kind::Responses = kind {
+        supervisor::may_use_tools(&call.caller, &body, is_gateway)?;
+        let is_so = |name: &str| body.get(name) == Some(&Value::Bool(true));
+        if is_so("background") && is_so("stream") {
+            let message = "stream and background cannot both be true.";
+            return Err(Refusal::bad_request(message));
+        }
+        if is_gateway && is_so("background") {
+            let now = site.issuer.clock.now().as_second();
+            let kept = site
+                .background
+                .begin(&call.caller.name, name, now, said(call, &body));
+            return Ok(json_ok(&kept));
+        }
+    }
+    modelled(site, call, kind, name, &body)
+}
+
+/// What every model says: who asked, and what.
+fn said(call: &Call, body: &Value) -> String {
+    let words = last_words(body);
+    format!("You are {}. You said: {words}", call.caller.name)
 }
 
 /// What is asked of a model.
@@ -78,11 +126,6 @@ impl Kind {
             _ => None,
         }
     }
-}
-
-fn allowed(call: &Call, name: &str) -> Result<(), Refusal> {
-    call.caller
-        .may_use_one_of("serving endpoint", name, &ENDPOINTS)
 }
 
 fn description(name: &str) -> Value {
@@ -109,16 +152,15 @@ fn modelled(
     let id = uuid::Uuid::now_v7().to_string();
     let created = site.issuer.clock.now().as_second();
     let streamed = body.get("stream") == Some(&Value::Bool(true));
-    let said = format!(
-        "You are {}. You said: {}",
-        call.caller.name,
-        last_words(body)
-    );
+    let said = said(call, body);
     let usage = json!({ "prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20 });
     let mut answer = match (kind, streamed) {
-        (Kind::Chat, true) => event_stream(site, &chat_events(&id, model, created, &said)),
+        (Kind::Chat, true) => event_stream(&site.pace(), &chat_events(&id, model, created, &said)),
         (Kind::Responses, true) => {
-            event_stream(site, &responses_events(&id, model, created, &said))
+            event_stream(&site.pace(), &responses_events(&id, model, created, &said))
+        }
+        (Kind::Completions, true) => {
+            event_stream(&site.pace(), &completion_events(&id, model, created, &said))
         }
         (Kind::Chat, false) => json_ok(&json!({
             "id": id, "object": "chat.completion", "created": created, "model": model, "usage": usage,
@@ -128,7 +170,7 @@ fn modelled(
             }],
         })),
         (Kind::Responses, false) => json_ok(&response(&id, model, created, &said, "completed")),
-        (Kind::Completions, _) => json_ok(&json!({
+        (Kind::Completions, false) => json_ok(&json!({
             "id": id, "object": "text_completion", "created": created, "model": model, "usage": usage,
             "choices": [{ "index": 0, "finish_reason": "stop", "logprobs": null, "text": said }],
         })),
@@ -148,70 +190,6 @@ fn modelled(
     };
     set(&mut answer, SERVING_REQUEST_ID, &id);
     Ok(answer)
-}
-
-/// A response object of the Responses API.
-pub(super) fn response(id: &str, model: &str, created: i64, said: &str, status: &str) -> Value {
-    let output = if status == "completed" {
-        json!([message(id, said)])
-    } else {
-        json!([])
-    };
-    json!({
-        "id": format!("resp_{id}"), "object": "response", "created_at": created, "model": model,
-        "status": status, "output": output, "error": null, "incomplete_details": null,
-        "instructions": null, "metadata": {}, "parallel_tool_calls": true, "tool_choice": "auto", "tools": [],
-        "temperature": 1.0, "top_p": 1.0,
-    })
-}
-
-/// One finished message of the Responses API.
-pub(super) fn message(id: &str, said: &str) -> Value {
-    json!({
-        "type": "message", "id": format!("msg_{id}"), "role": "assistant", "status": "completed",
-        "content": [{ "type": "output_text", "text": said, "annotations": [] }],
-    })
-}
-
-/// The last thing the asker said, in whichever shape.
-fn last_words(body: &Value) -> String {
-    let spoken = body
-        .get("messages")
-        .or_else(|| body.get("input"))
-        .or_else(|| body.get("prompt"));
-    let last = match spoken {
-        Some(Value::Array(all)) => all.last(),
-        other => other,
-    };
-    match last {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Object(message)) => match message.get("content") {
-            Some(Value::String(text)) => text.clone(),
-            Some(parts) => parts
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|part| part.get("text")?.as_str())
-                .collect(),
-            None => String::new(),
-        },
-        Some(_) | None => String::new(),
-    }
-}
-
-fn texts(body: &Value) -> Result<Vec<String>, Refusal> {
-    match body.get("input") {
-        Some(Value::String(text)) => Ok(vec![text.clone()]),
-        Some(Value::Array(all)) => Ok(all.iter().map(ToString::to_string).collect()),
-        Some(_) | None => Err(Refusal::bad_request("Missing required field: input")),
-    }
-}
-
-/// The same numbers for the same text, and nothing more.
-fn embedding(text: &str) -> Vec<f64> {
-    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
-    let bytes = hash.as_ref().iter().take(EMBEDDING_SIZE);
-    bytes.map(|b| f64::from(*b) / 255.0).collect()
 }
 
 /// A custom model: one prediction per row, naming the caller.

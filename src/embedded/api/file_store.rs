@@ -13,7 +13,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
 
-use super::control::lock;
+use crate::embedded::control::lock;
 use crate::runtime::http_client::{Body, BoxError};
 
 /// The platform's limit for one file.
@@ -27,9 +27,9 @@ const PIECES_WAITING_MAX: usize = 4;
 
 /// One stored file.
 #[derive(Debug, Clone)]
-pub(super) struct Stored {
-    pub(super) bytes: u64,
-    pub(super) changed_ms: i64,
+pub(in crate::embedded) struct Stored {
+    pub(in crate::embedded) bytes: u64,
+    pub(in crate::embedded) changed_ms: i64,
     place: Arc<OnDisk>,
 }
 
@@ -46,7 +46,7 @@ impl Drop for OnDisk {
 
 /// Why a file was not stored.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StoreFault {
+pub(in crate::embedded) enum StoreFault {
     /// The sender broke off.
     #[error("the upload broke off")]
     Sender,
@@ -61,7 +61,7 @@ pub(super) enum StoreFault {
 }
 
 /// All files and directories, by their full path.
-pub(super) struct FileStore {
+pub(in crate::embedded) struct FileStore {
     root: PathBuf,
     index: Mutex<Index>,
 }
@@ -75,7 +75,7 @@ struct Index {
 
 impl FileStore {
     /// A store below `scratch`; nothing is created before the first upload.
-    pub(super) fn under(scratch: &Path) -> Self {
+    pub(in crate::embedded) fn under(scratch: &Path) -> Self {
         let name = format!("valetkey-embedded-{}", uuid::Uuid::now_v7().simple());
         Self {
             root: scratch.join(name),
@@ -84,12 +84,17 @@ impl FileStore {
     }
 
     /// The file at a path.
-    pub(super) fn find(&self, path: &str) -> Option<Stored> {
+    pub(in crate::embedded) fn find(&self, path: &str) -> Option<Stored> {
         lock(&self.index).files.get(path).cloned()
     }
 
     /// Stores a body, replacing what was there.
-    pub(super) async fn put(&self, path: &str, body: Body, now_ms: i64) -> Result<(), StoreFault> {
+    pub(in crate::embedded) async fn put(
+        &self,
+        path: &str,
+        body: Body,
+        now_ms: i64,
+    ) -> Result<(), StoreFault> {
         let place = self.root.join(uuid::Uuid::now_v7().simple().to_string());
         let root = self.root.clone();
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING_MAX);
@@ -116,7 +121,7 @@ impl FileStore {
     }
 
     /// Removes a file; says whether it was there.
-    pub(super) fn remove(&self, path: &str) -> bool {
+    pub(in crate::embedded) fn remove(&self, path: &str) -> bool {
         let mut index = lock(&self.index);
         let removed = index.files.remove(path);
         if let Some(old) = &removed {
@@ -126,17 +131,20 @@ impl FileStore {
     }
 
     /// Makes an (empty) directory.
-    pub(super) fn make_directory(&self, path: &str) {
+    pub(in crate::embedded) fn make_directory(&self, path: &str) {
         lock(&self.index).directories.insert(path.to_owned());
     }
 
     /// Removes an empty directory; says whether it was there.
-    pub(super) fn remove_directory(&self, path: &str) -> bool {
+    pub(in crate::embedded) fn remove_directory(&self, path: &str) -> bool {
         lock(&self.index).directories.remove(path)
     }
 
     /// What lies directly below a directory: name, and the file where it is one. `None` where there is no such directory.
-    pub(super) fn list(&self, directory: &str) -> Option<BTreeMap<String, Option<Stored>>> {
+    pub(in crate::embedded) fn list(
+        &self,
+        directory: &str,
+    ) -> Option<BTreeMap<String, Option<Stored>>> {
         let index = lock(&self.index);
         let below = format!("{directory}/");
         let mut found = BTreeMap::new();
@@ -163,7 +171,7 @@ impl Drop for FileStore {
 
 impl Stored {
     /// The bytes from `start` on, `count` of them.
-    pub(super) fn read(&self, start: u64, count: u64) -> Body {
+    pub(in crate::embedded) fn read(&self, start: u64, count: u64) -> Body {
         let (pieces, waiting) = mpsc::channel(PIECES_WAITING_MAX);
         let place = Arc::clone(&self.place);
         // Detached on purpose: it ends when the file does or when the reader goes away.

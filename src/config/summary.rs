@@ -1,0 +1,61 @@
+//! What the start log and `check` say about a configuration.
+//!
+//! The only way out of one: names and values, no secret among them.
+
+use std::path::PathBuf;
+
+use super::bundle::Loaded;
+use super::{Config, upstreams};
+use crate::domain::route::PolicyOrigin;
+
+impl Config {
+    /// What the start log and `check` say about it: names and values, no secret among them.
+    pub fn summary(&self) -> Vec<(&'static str, String)> {
+        let source = |path: &PathBuf| path.display().to_string();
+        let app = self.app.client_id.as_ref();
+        let policy = match self.policy_origin {
+            PolicyOrigin::Routes => format!("{} routes", self.routes.len()),
+            PolicyOrigin::Bundle => format!("{} routes of the bundle", self.routes.len()),
+            PolicyOrigin::Starter => "starter policy".to_owned(),
+        };
+        let policy = match self.observe_until {
+            Some(until) => format!("{policy}, observed until {until}"),
+            None => policy,
+        };
+        let bundle = self.bundle.as_ref().map_or_else(
+            || "none".into(),
+            |Loaded { declared, .. }| {
+                let (file, app, target) = (&declared.file, &declared.app, &declared.target);
+                format!("{file}, app {app}, target {target}")
+            },
+        );
+        let ceiling = self.users.scopes.as_ref();
+        vec![
+            (
+                "config",
+                self.source
+                    .as_ref()
+                    .map_or_else(|| "environment".into(), source),
+            ),
+            ("workspace", self.workspace.origin.to_string()),
+            ("inbound", self.inbound.listen.to_string()),
+            ("agent", self.inbound.agent.to_string()),
+            ("outbound", self.outbound.listen.to_string()),
+            ("upstreams", upstreams::summary(&self.outbound.upstreams)),
+            ("admin", self.admin.listen.to_string()),
+            ("user", format!("{:?}", self.inbound.user).to_lowercase()),
+            ("audiences", self.users.audiences.join(" ")),
+            (
+                "scopes",
+                ceiling.map_or_else(|| "no ceiling".into(), ToString::to_string),
+            ),
+            (
+                "app",
+                app.map_or_else(|| "none".into(), ToString::to_string),
+            ),
+            ("policy", policy),
+            ("bundle", bundle),
+            ("audit", source(&self.audit.file)),
+        ]
+    }
+}
