@@ -120,10 +120,10 @@ mod tests {
 
     #[test]
     fn mistakes_in_the_policy_are_told_with_their_lines() {
-        let text = "rotes: []\nusers: {scops: [sql]}\nroutes:\n  - {name: a, operation: sql.nope, as: user}\n  - {name: b, resource: sql_warehouse/${WH}, as: user}\n";
+        let text = "rotes: []\nusers: {scops: [sql]}\nroutes:\n  - {name: a, operation: sql.nope, as: user}\n  - {name: b, resource: 'sql_warehouse/${WH}', as: user}\n";
         let problems = policy(text, &Env::default()).unwrap_err();
         let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        assert_eq!(told.len(), 3, "{told:#?}");
+        assert_eq!(told.len(), 4, "{told:#?}");
         assert!(
             told[0].starts_with("x/valetkey.yaml:1: rotes: unknown key"),
             "{told:#?}"
@@ -132,8 +132,9 @@ mod tests {
             told[1].contains(":2: users.scops") && told[1].contains("`scopes`"),
             "{told:#?}"
         );
+        assert!(told[2].contains(":4: routes[0].operation"), "{told:#?}");
         assert!(
-            told[2].contains(":5: routes[1].resource") && told[2].contains("WH"),
+            told[3].contains(":5: routes[1].resource") && told[3].contains("WH"),
             "{told:#?}"
         );
     }

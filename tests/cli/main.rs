@@ -15,6 +15,8 @@ mod bundles;
 #[cfg(test)]
 mod demo;
 #[cfg(test)]
+mod policies;
+#[cfg(test)]
 mod policy;
 #[cfg(test)]
 mod reload;
