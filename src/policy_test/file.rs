@@ -135,7 +135,7 @@ pub fn read(path: &Path, env: &Env) -> Result<Read, Vec<Problem>> {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.get()?.clone())));
     variables.extend(given);
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     Ok(Read {
         config: raw.config.get().map(|config| folder.join(config)),
         inline,

@@ -74,10 +74,7 @@ async fn every_starter_policy_passes_its_tests_and_each_route_has_some() {
                     .unwrap()
                     .contains(&route.into())
             };
-            assert!(
-                served.iter().any(|case| decides(case)),
-                "{name}: {route} allows nothing"
-            );
+            assert!(served.iter().any(decides), "{name}: {route} allows nothing");
         }
     }
 }
@@ -102,6 +99,26 @@ async fn check_has_nothing_to_say_of_a_starter_policy() {
         let told: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(told["warnings"], serde_json::json!([]), "{name}");
     }
+}
+
+#[tokio::test]
+async fn check_has_nothing_to_say_of_the_full_example() {
+    let folder = Folder::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/valetkey.yaml");
+    let arguments = ["check", "--json", "--config", example.to_str().unwrap()];
+    let mut command = folder.valetkey(&arguments);
+    command.env("DATABRICKS_HOST", "https://workspace.example");
+    for variable in [
+        "DATABRICKS_CLIENT_ID",
+        "DATABRICKS_CLIENT_SECRET",
+        "AGENT_CLIENT_ID",
+        "AGENT_CLIENT_SECRET",
+    ] {
+        command.env(variable, "a-value-for-the-example");
+    }
+    let out = Process::start(command).end().await.good();
+    let told: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(told["warnings"], serde_json::json!([]));
 }
 
 const POLICY: &str = "routes:\n  - {name: wh, resource: sql_warehouse/w1, as: user}\n  - {name: model, resource: serving_endpoint/m, as: caller}\n";

@@ -34,7 +34,7 @@ pub(super) fn look(
             let known = asked.iter().filter_map(|question| question.operation);
             let operations: BTreeMap<usize, &Operation> = known.collect();
             let operations: Vec<&Operation> = operations.into_values().collect();
-            of_operations(route, &operations, ceiling)
+            of_operations((policy, route), &operations, ceiling)
         }
     };
     found.extend(fault.map(|(message, hint)| problem(index, route, message).hint(hint)));
@@ -51,7 +51,11 @@ fn above(route: &Route, scope: &Scope, ceiling: &ScopeSet) -> Option<Doubt> {
     })
 }
 
-fn of_operations(route: &Route, all: &[&Operation], ceiling: Option<&ScopeSet>) -> Option<Doubt> {
+fn of_operations(
+    (policy, route): (&Policy, &Route),
+    all: &[&Operation],
+    ceiling: Option<&ScopeSet>,
+) -> Option<Doubt> {
     let (open, closed): (Vec<&Operation>, Vec<_>) = all.iter().copied().partition(|o| o.user_scope);
     if open.is_empty() {
         return none_for_users(route, &closed);
@@ -63,7 +67,12 @@ fn of_operations(route: &Route, all: &[&Operation], ceiling: Option<&ScopeSet>) 
     if open.iter().any(within) {
         return some_closed(route, all, &closed);
     }
-    let needed: BTreeSet<&Scope> = open.iter().map(|o| &o.scope).collect();
+    // Of several scopes that do, one that an app can request.
+    let rows = policy.catalog.scopes();
+    let can_have = |scope: &&Scope| rows.iter().any(|row| row.users && row.name == **scope);
+    let needed: BTreeSet<&Scope> = { open.iter() }
+        .filter_map(|o| o.scopes().find(can_have))
+        .collect();
     let needed: Vec<&Scope> = needed.into_iter().collect();
     let names = listed(needed.iter().map(|scope| format!("`{scope}`")));
     let message = format!("needs {names}, which users.scopes holds back");
