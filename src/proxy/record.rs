@@ -3,8 +3,8 @@
 //! Audit, metrics and log are three views of this value. It is filled by the flow as facts become known; dropping it
 //! unfinished means that the caller went away. Knows no decision. `runtime/audit_writer.rs` writes what it says.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response};
@@ -25,15 +25,14 @@ use crate::runtime::http_client::Body;
 use crate::runtime::metrics::{Direction, Metrics, RequestLabels};
 
 use self::recorded::Recorded;
+use self::words::{chain, clipped, known_method, trace_id};
 use super::error::ProxyError;
 
 mod recorded;
+mod words;
 
 /// The status in records of a peer that left before the answer was whole (the field's convention).
 const CLIENT_GONE: u16 = 499;
-
-/// The longest method or path that a record keeps while it waits to be written, in bytes.
-const RECORDED_TEXT_BYTES_MAX: usize = 2048;
 
 /// The places a record ends up in.
 #[derive(Clone)]
@@ -73,8 +72,23 @@ pub struct RequestRecord {
     receipt: Option<Receipt>,
     sent: Arc<AtomicU64>,
     received: u64,
+    created: Created,
     status: u16,
     closed: bool,
+}
+
+/// The id that the answer gives out, noted while it streams by.
+#[derive(Debug, Clone, Default)]
+pub struct Created(Arc<OnceLock<AuditResource>>);
+
+impl Created {
+    /// Notes it; the first one stands.
+    pub fn note(&self, kind: &Arc<str>, id: &str) {
+        let _ = self.0.set(AuditResource {
+            kind: Text::Shared(Arc::clone(kind)),
+            id: Text::from(clipped(id)),
+        });
+    }
 }
 
 impl RequestRecord {
@@ -96,6 +110,7 @@ impl RequestRecord {
             receipt: None,
             sent: Arc::default(),
             received: 0,
+            created: Created::default(),
             status: CLIENT_GONE,
             closed: false,
         }
@@ -165,6 +180,19 @@ impl RequestRecord {
                 tool: message.tool.map(|tool| Text::from(clipped(tool))),
             })
         });
+    }
+
+    /// Notes the statement or conversation that the call names.
+    pub fn follows(&mut self, follow_up: Option<(&str, &str)>) {
+        self.base.follow_up = follow_up.map(|(kind, id)| AuditResource {
+            kind: Text::from(kind.to_owned()),
+            id: Text::from(clipped(id)),
+        });
+    }
+
+    /// Where to note the id that the answer gives out.
+    pub fn created(&self) -> Created {
+        self.created.clone()
     }
 
     /// Notes a decision in favour.
@@ -309,6 +337,9 @@ impl RequestRecord {
             let mut record = self.base.clone();
             record.event = Event::Outcome;
             record.reason = ending.map(Text::Fixed).or(record.reason);
+            if let Some(created) = self.created.0.get() {
+                record.follow_up = Some(created.clone());
+            }
             measure(&mut record, &self.sent, self.received, self.started);
             audit.outcome(receipt, record);
         }
@@ -342,52 +373,4 @@ fn measure(record: &mut Record, sent: &AtomicU64, received: u64, started: Instan
     record.bytes_received = Some(received);
     let elapsed = u64::try_from(started.elapsed().as_millis());
     record.duration_ms = Some(elapsed.unwrap_or(u64::MAX));
-}
-
-fn known_method(method: &http::Method) -> Option<&'static str> {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-        .into_iter()
-        .find(|known| *known == method.as_str())
-}
-
-/// Records wait in a queue of thousands, and what is beyond is cut from the line anyway.
-fn clipped(text: &str) -> Arc<str> {
-    let whole = |end: &usize| text.is_char_boundary(*end);
-    let end = (0..=RECORDED_TEXT_BYTES_MAX.min(text.len()))
-        .rev()
-        .find(whole);
-    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
-}
-
-/// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
-}
-
-/// An error with its causes, for the log only.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_trace_id_is_taken() {
-        assert_eq!(
-            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-            Some("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
-        assert_eq!(trace_id("00-xyz-1-01"), None);
-        assert_eq!(trace_id(""), None);
-    }
 }

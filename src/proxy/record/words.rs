@@ -1,0 +1,94 @@
+//! Texts from a request as a record keeps them: known, cut, or nothing.
+//!
+//! Knows no record.
+
+use std::sync::Arc;
+
+/// The longest method or path that a record keeps while it waits to be written, in bytes.
+const RECORDED_TEXT_BYTES_MAX: usize = 2048;
+
+pub(super) fn known_method(method: &http::Method) -> Option<&'static str> {
+    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+        .into_iter()
+        .find(|known| *known == method.as_str())
+}
+
+/// Records wait in a queue of thousands, and what is beyond is cut from the line anyway.
+pub(super) fn clipped(text: &str) -> Arc<str> {
+    let whole = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=RECORDED_TEXT_BYTES_MAX.min(text.len()))
+        .rev()
+        .find(whole);
+    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
+}
+
+/// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).
+pub(super) fn trace_id(traceparent: &str) -> Option<&str> {
+    let id = traceparent.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+}
+
+/// An error with its causes, for the log only.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::audit_writer::AuditSettings;
+    use crate::runtime::http_client::full;
+
+    #[test]
+    fn only_a_whole_trace_id_is_taken() {
+        assert_eq!(
+            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
+        assert_eq!(trace_id("00-xyz-1-01"), None);
+        assert_eq!(trace_id(""), None);
+    }
+
+    #[tokio::test]
+    async fn a_panic_after_the_intent_leaves_an_outcome_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log.jsonl");
+        let metrics = Metrics::new().unwrap();
+        let clock = Arc::new(crate::domain::clock::SystemClock);
+        let settings = AuditSettings::new(file.clone());
+        let audit = AuditWriter::start(&settings, clock, metrics.clone()).unwrap();
+        let sinks = Sinks {
+            audit: Arc::new(audit),
+            metrics,
+            cut: CancellationToken::new(),
+        };
+        for with_receipt_in_the_flow in [true, false] {
+            let mut record =
+                RequestRecord::open(sinks.clone(), Direction::Outbound, Uuid::now_v7());
+            let flow = tokio::spawn(async move {
+                let receipt = record.intend().await.unwrap();
+                if with_receipt_in_the_flow {
+                    std::panic::resume_unwind(Box::new("as the test wants it"));
+                }
+                let _answer = record.answered(Response::new(full("x")), Some(receipt));
+                std::panic::resume_unwind(Box::new("as the test wants it"));
+            });
+            assert!(flow.await.unwrap_err().is_panic());
+        }
+        sinks.audit.close().await.unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        assert_eq!(text.matches(r#""event":"intent""#).count(), 2, "{text}");
+        let ends = r#""event":"outcome""#;
+        let ends: Vec<&str> = text.lines().filter(|line| line.contains(ends)).collect();
+        assert_eq!(ends.len(), 2, "{text}");
+        let says = |line: &&str| line.contains(r#""reason":"internal""#);
+        assert!(ends.iter().all(says), "{text}");
+    }
+}
