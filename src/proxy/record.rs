@@ -374,3 +374,46 @@ fn measure(record: &mut Record, sent: &AtomicU64, received: u64, started: Instan
     let elapsed = u64::try_from(started.elapsed().as_millis());
     record.duration_ms = Some(elapsed.unwrap_or(u64::MAX));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::audit_writer::AuditSettings;
+    use crate::runtime::http_client::full;
+
+    #[tokio::test]
+    async fn a_panic_after_the_intent_leaves_an_outcome_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log.jsonl");
+        let metrics = Metrics::new().unwrap();
+        let clock = Arc::new(crate::domain::clock::SystemClock);
+        let settings = AuditSettings::new(file.clone());
+        let audit = AuditWriter::start(&settings, clock, metrics.clone()).unwrap();
+        let sinks = Sinks {
+            audit: Arc::new(audit),
+            metrics,
+            cut: CancellationToken::new(),
+        };
+        for with_receipt_in_the_flow in [true, false] {
+            let mut record =
+                RequestRecord::open(sinks.clone(), Direction::Outbound, Uuid::now_v7());
+            let flow = tokio::spawn(async move {
+                let receipt = record.intend().await.unwrap();
+                if with_receipt_in_the_flow {
+                    std::panic::resume_unwind(Box::new("as the test wants it"));
+                }
+                let _answer = record.answered(Response::new(full("x")), Some(receipt));
+                std::panic::resume_unwind(Box::new("as the test wants it"));
+            });
+            assert!(flow.await.unwrap_err().is_panic());
+        }
+        sinks.audit.close().await.unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        assert_eq!(text.matches(r#""event":"intent""#).count(), 2, "{text}");
+        let ends = r#""event":"outcome""#;
+        let ends: Vec<&str> = text.lines().filter(|line| line.contains(ends)).collect();
+        assert_eq!(ends.len(), 2, "{text}");
+        let says = |line: &&str| line.contains(r#""reason":"internal""#);
+        assert!(ends.iter().all(says), "{text}");
+    }
+}
