@@ -141,9 +141,7 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit =
-            AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
-                .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let sinks = sinks(config, &clock, metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {
@@ -153,11 +151,7 @@ impl App {
             verifier,
             credentials,
             follow_ups: FollowUps::default(),
-            sinks: Sinks {
-                audit: Arc::new(audit),
-                metrics,
-                cut: CancellationToken::new(),
-            },
+            sinks,
             doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
@@ -337,6 +331,18 @@ async fn late_agent(gate: AgentGate, address: String, patience: Duration) {
     {
         tracing::error!(%address, seconds = patience.as_secs(), "the agent does not accept connections yet (limits.agent_start_time); does it listen on DATABRICKS_APP_PORT of its own environment?");
     }
+}
+
+/// Opens the audit log.
+fn sinks(config: &Config, clock: &Arc<dyn Clock>, metrics: Metrics) -> Result<Sinks, Vec<Problem>> {
+    let settings = audit_settings(config)?;
+    let audit = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone())
+        .map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
+    Ok(Sinks {
+        audit: Arc::new(audit),
+        metrics,
+        cut: CancellationToken::new(),
+    })
 }
 
 fn note_start(proxy: &Proxy) {

@@ -14,6 +14,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
 use crate::config::{self, Config, Env, LoadOptions};
+use crate::domain::audit::chain::RECORD_SCHEMA;
 use crate::domain::problem::Problem;
 use crate::supervise::environment::Variables;
 
@@ -100,7 +101,11 @@ enum Command {
         json: bool,
     },
     /// Print the JSON Schema of the configuration file
-    Schema,
+    Schema {
+        /// Of a record of the audit log instead
+        #[arg(long)]
+        audit: bool,
+    },
     /// Print a completion script
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -189,7 +194,8 @@ pub fn main(
         },
         Command::Audit { command } => audit::read(command, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
-        Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
+        Command::Schema { audit: true } => print(RECORD_SCHEMA),
+        Command::Schema { audit: false } => print(&format!("{:#}\n", config::schema::schema())),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "valetkey", &mut script);

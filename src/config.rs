@@ -50,8 +50,8 @@ use bundle::Loaded;
 use limits::Limits;
 use upstreams::Upstream;
 use words::{
-    Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
-    UserMode,
+    Algorithm, AppScopes, AuditFormat, AuditSync, Exchange, LogFormat, OnFailure, Presigned,
+    SessionFormat, UserMode,
 };
 use yaml::Node;
 
@@ -269,6 +269,14 @@ pub struct Audit {
     pub rotate_bytes: u64,
     /// How many old files are kept.
     pub rotate_keep: usize,
+    /// The form in which records go to the standard output too, if they do.
+    pub stdout: Option<AuditFormat>,
+    /// Records between two checkpoints.
+    pub checkpoint_records: usize,
+    /// The longest wait for a checkpoint.
+    pub checkpoint_interval: Duration,
+    /// The key that signs them; `None` makes one at each start.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `admin`.

@@ -92,7 +92,9 @@ pub mod runtime {
     pub mod access_token; //   a real token, ready to be attached
     pub mod agent_gate; //     whether the agent accepts connections
     pub mod app_tokens; //     the app's tokens, per scope set
+    pub mod audit_copy; //     the same on standard output
     pub mod audit_file; //     the log on disk: lock, rotate, resume
+    pub mod audit_key; //      what signs the log
     pub mod audit_writer; //   one thread that owns the chain
     pub mod credential; //     grant + caller → credential
     pub mod discovery; //      where the issuer, its keys and its token endpoint are
@@ -122,7 +124,7 @@ pub mod runtime {
 pub mod proxy; //        floor 3: the two flows
 
 pub mod app; //          floor 4: bind, wire, run, drain
-pub mod audit_reader; // tail, query, verify
+pub mod audit_reader; // tail, query, stats, export, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour

@@ -9,6 +9,10 @@ mod harness;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_faults;
+#[cfg(test)]
+mod audit_kill;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod bundles;
