@@ -131,8 +131,7 @@ impl Engine {
     /// Waits for records or a deadline; says whether the writer is closing.
     fn gather(&mut self) -> bool {
         let retry_at = self.failing.as_ref().map(|f| f.retry_at);
-        let deadlines = [self.sync_at, retry_at, self.sealer.due_at()];
-        let deadline = deadlines.into_iter().flatten().min();
+        let deadline = next_look(self.sync_at, retry_at, self.sealer.due_at());
         let mut inbox = self.shared.lock();
         while inbox.jobs.is_empty() && !inbox.closing {
             let Some(deadline) = deadline else {
@@ -321,6 +320,17 @@ impl Engine {
     }
 }
 
+/// When the engine has to wake although nobody calls. What would be written anyhow waits for a sink that fails, lest it be
+/// asked for again and again until the next try.
+fn next_look(
+    sync_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    due_at: Option<Instant>,
+) -> Option<Instant> {
+    let due_at = due_at.filter(|_| retry_at.is_none());
+    [sync_at, retry_at, due_at].into_iter().flatten().min()
+}
+
 impl Drop for Engine {
     /// Also after a panic, where the sink is left alone: nobody may wait for a thread that is gone.
     fn drop(&mut self) {
@@ -340,5 +350,20 @@ impl Drop for Engine {
         drop(inbox);
         drop(jobs);
         self.shared.failed(left as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_is_overdue_does_not_spin_while_the_sink_fails() {
+        let now = Instant::now();
+        let later = now + RETRY_INTERVAL;
+        assert_eq!(next_look(None, Some(later), Some(now)), Some(later));
+        assert_eq!(next_look(None, None, Some(now)), Some(now));
+        assert_eq!(next_look(Some(later), None, None), Some(later));
+        assert_eq!(next_look(None, None, None), None);
     }
 }
