@@ -18,6 +18,7 @@ use crate::supervise::environment::Variables;
 
 mod audit;
 mod bundle;
+mod confine;
 mod health;
 mod policy;
 mod serve;
@@ -50,6 +51,8 @@ enum Command {
     Run {
         #[command(flatten)]
         config: ConfigArgument,
+        #[command(flatten)]
+        confine: confine::ConfineArguments,
         /// The agent's command, after `--`
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
@@ -100,6 +103,9 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
+    /// What `run --confine` starts the agent by
+    #[command(hide = true)]
+    ConfinedExec(confine::ConfinedExec),
 }
 
 /// The commands of `policy`.
@@ -166,7 +172,11 @@ pub fn main(
         env: Env::from(text),
     };
     match arguments.command {
-        Command::Run { config, command } => serve::run(&config, &command, &world),
+        Command::Run {
+            config,
+            confine,
+            command,
+        } => serve::run(&config, &confine, &command, &world),
         Command::Serve { config } => serve::serve(&config, &world),
         Command::Demo { once } => serve::demo(once),
         Command::Check { config, json } => policy::check(&config, json, &world.env),
@@ -182,6 +192,7 @@ pub fn main(
             clap_complete::generate(shell, &mut Arguments::command(), "valetkey", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::ConfinedExec(arguments) => confine::exec(&arguments),
     }
 }
 

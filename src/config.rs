@@ -26,6 +26,7 @@ use crate::domain::secret::{Digest, Secret};
 
 pub mod bundle;
 pub mod check;
+pub mod confine;
 pub mod file;
 pub mod inbound;
 pub mod limits;
@@ -46,6 +47,7 @@ pub mod words;
 pub mod yaml;
 
 use bundle::Loaded;
+use confine::Confine;
 use limits::Limits;
 use upstreams::Upstream;
 use words::{
@@ -138,6 +140,8 @@ pub struct Config {
     pub observe_until: Option<Timestamp>,
     /// The audit log.
     pub audit: Audit,
+    /// How the child of `run` is kept from walking around the sidecar.
+    pub confine: Confine,
     /// Metrics, health, status.
     pub admin: Admin,
     /// The program's own log.

@@ -8,7 +8,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::Receiver;
 
 use crate::app::{App, Running};
-use crate::config::{Config, Env, words::LogFormat};
+use crate::config::{
+    Config, Env,
+    words::{ConfineMode, LogFormat},
+};
 use crate::demo;
 use crate::domain::clock::SystemClock;
 use crate::domain::secret::Secret;
@@ -20,15 +23,27 @@ use crate::supervise::environment::{self, Wiring};
 use crate::supervise::process::{Child, Grouping, Undumpable, make_undumpable};
 use crate::supervise::{self, Drain};
 
+use super::confine::{self, ConfineArguments, Plan};
 use super::{ConfigArgument, World, complain, exit, report};
 
 /// The client id of an agent whose environment names none.
 const LOCAL_CLIENT_ID: &str = "valetkey-local-app";
 
 /// The sidecar with the agent as its child; the child's exit code is ours.
-pub fn run(argument: &ConfigArgument, command: &[OsString], world: &World) -> u8 {
+pub fn run(
+    argument: &ConfigArgument,
+    confine: &ConfineArguments,
+    command: &[OsString],
+    world: &World,
+) -> u8 {
     prepared(argument, world, |runtime, config, proof| {
-        runtime.block_on(Box::pin(run_agent(argument, config, command, world, proof)))
+        runtime.block_on(Box::pin(async {
+            let plan = match confine::plan(config, confine).await {
+                Ok(plan) => plan,
+                Err(code) => return code,
+            };
+            run_agent(argument, config, (command, plan), world, proof).await
+        }))
     })
 }
 
@@ -100,6 +115,11 @@ async fn serve_alone(argument: &ConfigArgument, config: &Config, world: &World) 
     if local.is_none() {
         tracing::warn!("outbound.local_client is not set: agents cannot get the app identity");
     }
+    if config.confine.mode != ConfineMode::Off {
+        tracing::warn!(
+            "confine has no effect here: `serve` starts no agent; confine it where it is started"
+        );
+    }
     let mut signals = match supervise::listen() {
         Ok(signals) => signals,
         Err(fault) => return complain(&format!("cannot catch signals: {fault}"), exit::INTERNAL),
@@ -127,7 +147,7 @@ async fn asked_to_stop(signals: &mut Receiver<Signal>) {
 async fn run_agent(
     argument: &ConfigArgument,
     config: &Config,
-    command: &[OsString],
+    (command, plan): (&[OsString], Plan),
     world: &World,
     proof: &Undumpable,
 ) -> u8 {
@@ -165,7 +185,17 @@ async fn run_agent(
             "this variable holds a secret and was not given to the agent"
         );
     }
-    let child = match Child::spawn(command, &child_environment, Grouping::for_stdin(), proof) {
+    let command = match plan.applied(command, addresses, config) {
+        Ok((command, confinement)) => {
+            running.admin().confined(confinement);
+            command
+        }
+        Err(code) => {
+            running.finish().await;
+            return code;
+        }
+    };
+    let child = match Child::spawn(&command, &child_environment, Grouping::for_stdin(), proof) {
         Ok(child) => child,
         Err(fault) => {
             running.finish().await;

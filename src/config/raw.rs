@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::bundle::section::RawBundle;
+use super::confine::RawConfine;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
@@ -44,6 +45,8 @@ pub struct RawConfig {
     pub observe_until: Given<String>,
     /// The audit log.
     pub audit: Given<RawAudit>,
+    /// How the agent that `run` starts is kept from walking around the sidecar (Linux).
+    pub confine: Given<RawConfine>,
     /// Metrics, health and status.
     pub admin: Given<RawAdmin>,
     /// The program's own log, on standard error.

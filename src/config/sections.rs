@@ -11,6 +11,7 @@ use http::Uri;
 use tracing::level_filters::LevelFilter;
 
 use super::check::Checker;
+use super::confine;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
 use super::policy;
@@ -63,6 +64,7 @@ pub fn check(
         users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), c);
+    let confine = confine::confine(&raw.confine.take(), c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
         listen: c.socket(&raw_admin.listen, loopback(9401)),
@@ -89,6 +91,7 @@ pub fn check(
             bundle: policy.bundle,
             observe_until,
             audit,
+            confine,
             admin,
             log,
             limits,

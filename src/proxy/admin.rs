@@ -3,7 +3,7 @@
 //! Answered by the sidecar itself on exact paths, never proxied. Has no type that holds a secret.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -29,6 +29,15 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// Whether the agent is kept from walking around the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confinement {
+    /// `off`, `confined`, `unavailable` or `in_vain`.
+    pub state: &'static str,
+    /// How far, or why not.
+    pub detail: String,
+}
+
 /// What the admin listener answers from.
 pub struct Admin {
     proxy: Arc<Proxy>,
@@ -36,6 +45,8 @@ pub struct Admin {
     started: Timestamp,
     /// Why the last reload was refused; the policy before it is in force.
     refused_reload: Mutex<Option<String>>,
+    /// Known once a child is started; never, where there is none.
+    confinement: OnceLock<Confinement>,
 }
 
 /// One line of `/readyz`.
@@ -53,6 +64,7 @@ impl Admin {
             addresses,
             started,
             refused_reload: Mutex::new(None),
+            confinement: OnceLock::new(),
         }
     }
 
@@ -62,6 +74,12 @@ impl Admin {
             .refused_reload
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// Notes how the child is started; there is one in a life.
+    pub fn confined(&self, confinement: Confinement) {
+        // A second child there is not; the first word stands.
+        let _ = self.confinement.set(confinement);
     }
 
     /// Answers one request.
@@ -188,6 +206,7 @@ impl Admin {
             "workspace": self.proxy.workspace_origin.to_string(),
             "upstreams": upstreams,
             "agent": agent_word(self.proxy.gate.state()),
+            "confinement": self.confinement.get().map(|c| json!({"state": c.state, "detail": c.detail})),
             "policy": {
                 "origin": snapshot.policy.origin().as_str(),
                 "observed_until": snapshot.policy.observed_until().map(|until| until.to_string()),

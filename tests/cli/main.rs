@@ -13,6 +13,8 @@ mod basics;
 #[cfg(test)]
 mod bundles;
 #[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod demo;
 #[cfg(test)]
 mod policy;
