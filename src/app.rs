@@ -40,7 +40,7 @@ use self::wire::{
 };
 
 mod drain;
-mod wire;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -19,6 +19,7 @@ use crate::supervise::environment::Variables;
 mod audit;
 mod bundle;
 mod confine;
+mod doctor;
 mod health;
 mod policy;
 mod serve;
@@ -88,6 +89,14 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    /// Test the environment: host, discovery, keys, clock, credential, resources, audit path, ports, confinement
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Exit 0 when the local sidecar is ready (container probes)
     Healthcheck {
         #[command(flatten)]
@@ -132,7 +141,11 @@ impl ConfigArgument {
 
     /// Loads the configuration, or prints every mistake.
     fn load(&self, env: &Env) -> Result<Config, u8> {
-        Config::load(&self.options(), env).map_err(|problems| report(&problems))
+        self.try_load(env).map_err(|problems| report(&problems))
+    }
+
+    fn try_load(&self, env: &Env) -> Result<Config, Vec<Problem>> {
+        Config::load(&self.options(), env)
     }
 }
 
@@ -185,6 +198,7 @@ pub fn main(
             Policy::FromBundle(arguments) => bundle::from_bundle(&arguments, &world.env),
         },
         Command::Audit { command } => audit::read(command, &world.env),
+        Command::Doctor { config, json } => doctor::examine(&config, json, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
         Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
         Command::Completions { shell } => {

@@ -16,7 +16,8 @@
 //! 1. [`domain`]: words and decisions. Pure: no await, no clock, no I/O.
 //! 2. [`runtime`]: what remembers or talks: caches, sessions, clients, writers.
 //! 3. [`proxy`]: the two flows, their bodies, errors and records.
-//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`].
+//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`],
+//!    [`doctor`].
 //!
 //! # The chain of proof
 //!
@@ -128,6 +129,7 @@ pub mod audit_reader; // tail, query, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour
+pub mod doctor; //       proves the environment, with a remedy for each fault
 pub mod explain; //      why a call would be allowed or refused
 pub mod policy_text; //  routes as YAML
 pub mod reload; //       a new policy without a restart

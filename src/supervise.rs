@@ -9,6 +9,7 @@
 //! Under systemd use `KillMode=mixed`, or the agent gets SIGTERM twice.
 
 pub mod confine;
+pub mod confinement;
 pub mod environment;
 mod leaks;
 pub mod orphans;

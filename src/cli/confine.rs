@@ -1,31 +1,23 @@
 //! `run --confine`: what was asked for, whether this system can do it, and the hidden command that does it.
 //!
-//! Whether it can is not read off a version: a process is confined and tries to get out. `supervise/confine.rs` is the lock.
+//! `supervise/confinement.rs` proves that it holds, `supervise/confine.rs` is the lock.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
-use std::process::Stdio;
-use std::time::Duration;
 
 use clap::ValueEnum;
 
 use crate::config::Config;
 use crate::config::words::ConfineMode;
 use crate::proxy::admin::{Addresses, Confinement};
-use crate::supervise::confine::{self, THIS_PROGRAM, listed};
+use crate::supervise::confine::{self, listed};
+use crate::supervise::confinement::{NOWHERE, PROOF_TIME, open_way, ports, prove};
 use crate::supervise::process::spawn_error;
 
 use super::{complain, exit};
-
-/// How long a confined process may take to show that it cannot get out.
-const PROOF_TIME: Duration = Duration::from_secs(10);
-/// Of what it says, so much is repeated, in bytes.
-const PROOF_TEXT_BYTES_MAX: usize = 1024;
-/// Never allowed by a proof, and nobody listens there: unconfined, a connection is refused, which is another answer.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// What `run` takes.
 #[derive(clap::Args, Default)]
@@ -177,55 +169,4 @@ impl Plan {
             Confinement { state, detail },
         ))
     }
-}
-
-/// The sidecar's own, for an agent calls them; its own, for user interfaces call their server; and the listed ones.
-pub fn ports(at: Addresses, config: &Config, allow: &[u16]) -> BTreeSet<u16> {
-    let own = [
-        at.outbound.port(),
-        at.inbound.port(),
-        at.admin.port(),
-        config.inbound.agent_port(),
-    ];
-    own.iter().chain(allow).copied().collect()
-}
-
-/// A port among these that leads to where the credentials go.
-pub fn open_way(config: &Config, ports: &BTreeSet<u16>) -> Option<(String, u16)> {
-    let upstreams = config.outbound.upstreams.iter();
-    let upstreams = upstreams.map(|upstream| &upstream.reached.origin);
-    let origins = std::iter::once(&config.workspace.origin).chain(upstreams);
-    origins
-        .map(|origin| (origin.to_string(), origin.port()))
-        .find(|(_, port)| ports.contains(port))
-}
-
-/// Confines a process to these ports and lets it try to reach the address, which must not be among them.
-///
-/// # Errors
-/// Why it is not held.
-pub async fn prove(ports: &BTreeSet<u16>, address: SocketAddr) -> Result<(), String> {
-    let ports = listed(ports);
-    let mut command = tokio::process::Command::new(THIS_PROGRAM);
-    command
-        .args([confine::COMMAND, "--probe", &address.to_string()])
-        .args((!ports.is_empty()).then_some(format!("--ports={ports}")))
-        .env_clear()
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = match tokio::time::timeout(PROOF_TIME, command.output()).await {
-        Err(_) => return Err(format!("it was not proven within {PROOF_TIME:?}")),
-        Ok(Err(fault)) => {
-            return Err(format!(
-                "no process could be started for the proof: {fault}"
-            ));
-        }
-        Ok(Ok(output)) => output,
-    };
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let text: String = text.trim().chars().take(PROOF_TEXT_BYTES_MAX).collect();
-    Err(text.trim_start_matches("valetkey: ").to_owned())
 }

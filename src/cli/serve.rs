@@ -91,7 +91,8 @@ fn prepared(
     }
 }
 
-fn runtime() -> Result<Runtime, u8> {
+/// The one that everything here runs on.
+pub fn runtime() -> Result<Runtime, u8> {
     Builder::new_multi_thread()
         .enable_all()
         .build()

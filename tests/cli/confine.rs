@@ -16,7 +16,7 @@ const WITHOUT_LANDLOCK: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/without_landlock.py");
 
 /// Whether this kernel can; says so where it cannot.
-async fn can_confine() -> bool {
+pub async fn can_confine() -> bool {
     let probe = ["confined-exec", "--probe", "127.0.0.1:1"];
     let ended = Folder::new().run(&probe).await;
     if ended.code != 0 {
@@ -166,9 +166,9 @@ async fn a_confined_command_ends_with_the_same_codes() {
 }
 
 /// The binary on a system that cannot confine.
-async fn without_landlock(arguments: &[&str]) -> Ended {
+pub async fn without_landlock(config: &Value, arguments: &[&str]) -> Ended {
     let folder = Folder::new();
-    folder.write_config(&nowhere());
+    folder.write_config(config);
     let binary = folder.valetkey(&[]);
     let binary = binary.as_std();
     let mut command = Command::new("python3");
@@ -188,7 +188,7 @@ async fn without_landlock(arguments: &[&str]) -> Ended {
 #[tokio::test]
 async fn where_it_cannot_be_done_required_refuses_and_best_effort_says_so() {
     let child = ["--", "sh", "-c", "echo started"];
-    let ended = without_landlock(&[&["run", "--confine"], &child[..]].concat()).await;
+    let ended = without_landlock(&nowhere(), &[&["run", "--confine"], &child[..]].concat()).await;
     let ended = ended.expect(70);
     ended.says(&[
         "not started",
@@ -206,7 +206,11 @@ async fn where_it_cannot_be_done_required_refuses_and_best_effort_says_so() {
         "-c",
         "python3 -c \"import os,urllib.request as r;print(r.urlopen(os.environ['VALETKEY_ADMIN_URL']+'/status').read().decode())\"",
     ];
-    let ended = without_landlock(&[&["run", "--confine=best-effort"], &child[..]].concat()).await;
+    let ended = without_landlock(
+        &nowhere(),
+        &[&["run", "--confine=best-effort"], &child[..]].concat(),
+    )
+    .await;
     let ended = ended.expect(0);
     ended.says(&["the agent is NOT confined", "Landlock"]);
     let status: Value = serde_json::from_str(&ended.out).unwrap();
