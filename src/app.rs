@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
+use crate::dev::SharedDoor;
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
@@ -26,11 +29,11 @@ use crate::domain::scope::ScopeSet;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
 use crate::proxy::record::Sinks;
-use crate::proxy::{self, Proxy, Snapshot, inbound};
+use crate::proxy::{self, Proxy, ServiceFuture, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::{Listener, Stop};
+use crate::runtime::listener::{Listener, Peer, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
@@ -183,6 +186,11 @@ impl App {
 
     /// Serves. `pace` is that of a child of ours or of somebody else's agent.
     pub fn start(self, pace: ProbePace) -> Running {
+        self.start_behind(None, pace)
+    }
+
+    /// The same behind the front door of a developer's machine, if there is one.
+    pub fn start_behind(self, door: Option<SharedDoor>, pace: ProbePace) -> Running {
         let Self {
             inbound,
             outbound,
@@ -215,11 +223,11 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            proxy::service(&proxy, Direction::Inbound),
+            behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
-        let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
+        let answer = move |request: Request<Incoming>, _peer| {
             let admin = Arc::clone(&admin);
             async move { admin.answer(&request) }
         };
@@ -238,6 +246,28 @@ impl App {
         tokio::spawn(async move { gate.watch(&agent_address, pace, gone).await });
         tokio::spawn(sweep(proxy, running.stop_outbound.clone()));
         running
+    }
+}
+
+/// The inbound service as it is, or after the door has done its part.
+fn behind<S>(
+    door: Option<SharedDoor>,
+    service: S,
+) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static
+where
+    S: Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static,
+{
+    move |request, peer| {
+        let Some(door) = door.clone() else {
+            return service(request, peer);
+        };
+        let service = service.clone();
+        Box::pin(async move {
+            match door.admit(request, peer).await {
+                Ok(request) => service(request, peer).await,
+                Err(refused) => refused.answer(),
+            }
+        })
     }
 }
 

@@ -19,6 +19,7 @@ use crate::supervise::environment::Variables;
 mod audit;
 mod bundle;
 mod confine;
+mod dev;
 mod doctor;
 mod health;
 mod policy;
@@ -63,6 +64,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    Dev(dev::Dev),
     /// Everything on one machine, nothing to configure
     Demo {
         /// End after the tour
@@ -191,6 +193,7 @@ pub fn main(
             command,
         } => serve::run(&config, &confine, &command, &world),
         Command::Serve { config } => serve::serve(&config, &world),
+        Command::Dev(arguments) => dev::dev(&arguments, &world),
         Command::Demo { once } => serve::demo(once),
         Command::Check { config, json } => policy::check(&config, json, &world.env),
         Command::Explain(question) => policy::explain(&question, &world.env),

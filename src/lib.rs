@@ -17,7 +17,7 @@
 //! 2. [`runtime`]: what remembers or talks: caches, sessions, clients, writers.
 //! 3. [`proxy`]: the two flows, their bodies, errors and records.
 //! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`],
-//!    [`doctor`].
+//!    [`doctor`], [`dev`].
 //!
 //! # The chain of proof
 //!
@@ -129,6 +129,7 @@ pub mod audit_reader; // tail, query, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour
+pub mod dev; //          plays the front door on a developer's machine
 pub mod doctor; //       proves the environment, with a remedy for each fault
 pub mod explain; //      why a call would be allowed or refused
 pub mod policy_text; //  routes as YAML

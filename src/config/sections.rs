@@ -19,7 +19,7 @@ use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutboun
 use super::read::Given;
 use super::upstreams;
 use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
-use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use super::{Admin, App, Audit, Config, Development, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::secret::{Digest, Secret};
@@ -38,7 +38,7 @@ const fn loopback(port: u16) -> SocketAddr {
 /// # Errors
 /// All problems, unsorted.
 pub fn check(
-    raw: RawConfig,
+    mut raw: RawConfig,
     (env, folder): (&Env, &Path),
     problems: Vec<Problem>,
 ) -> Result<Config, Vec<Problem>> {
@@ -49,6 +49,11 @@ pub fn check(
     };
     let c = &mut checker;
     later_versions(&raw, c);
+    if env.development() == Development::Embedded {
+        // What it says instead is in the environment.
+        raw.workspace = Given::default();
+        raw.app = Given::default();
+    }
     let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();

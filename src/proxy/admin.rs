@@ -47,6 +47,8 @@ pub struct Admin {
     refused_reload: Mutex<Option<String>>,
     /// Known once a child is started; never, where there is none.
     confinement: OnceLock<Confinement>,
+    /// Whose identity every request without a token gets; never set but by `dev`.
+    development: OnceLock<String>,
 }
 
 /// One line of `/readyz`.
@@ -65,6 +67,7 @@ impl Admin {
             started,
             refused_reload: Mutex::new(None),
             confinement: OnceLock::new(),
+            development: OnceLock::new(),
         }
     }
 
@@ -80,6 +83,12 @@ impl Admin {
     pub fn confined(&self, confinement: Confinement) {
         // A second child there is not; the first word stands.
         let _ = self.confinement.set(confinement);
+    }
+
+    /// Notes that the front door is played, and by whom.
+    pub fn develops(&self, identity: String) {
+        // There is one in a life.
+        let _ = self.development.set(identity);
     }
 
     /// Answers one request.
@@ -206,6 +215,7 @@ impl Admin {
             "workspace": self.proxy.workspace_origin.to_string(),
             "upstreams": upstreams,
             "agent": agent_word(self.proxy.gate.state()),
+            "development": self.development.get(),
             "confinement": self.confinement.get().map(|c| json!({"state": c.state, "detail": c.detail})),
             "policy": {
                 "origin": snapshot.policy.origin().as_str(),
