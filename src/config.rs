@@ -250,6 +250,8 @@ pub struct Session {
     pub ttl: Duration,
     /// Life after the request that opened it.
     pub linger: Duration,
+    /// How long ahead of a token's end the agent is warned.
+    pub expiry_warning: Duration,
     /// What the stand-in looks like.
     pub format: SessionFormat,
     /// Most sessions at a time.

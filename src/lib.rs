@@ -58,6 +58,7 @@
 //! - The workspace's own refusals pass as they are, with a header that says which plane is missing: [`domain::missing`]; nothing of
 //!   their text is repeated: [`domain::platform_refusal`].
 //! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
+//! - A WebSocket ends with its session, by a close frame at the end of a frame: [`proxy::tunnel`].
 //! - A confined child restricts itself and then becomes the agent; Landlock alone is walked past, so a filter goes with it:
 //!   [`supervise::confine`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].

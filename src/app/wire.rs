@@ -256,6 +256,8 @@ pub(super) fn flow_settings(
             inbound.pass_authorization,
         ),
         workspace_id: config.workspace.workspace_id.clone(),
+        expiry_warning: SignedDuration::try_from(config.users.session.expiry_warning)
+            .unwrap_or(SignedDuration::ZERO),
         inspected_body_bytes_max: config.limits.inspected_body_bytes,
         target_bytes_max: config.limits.request_target_bytes,
         outbound_address,

@@ -207,6 +207,7 @@ fn session(raw: &RawSession, c: &mut Checker<'_>) -> Session {
     Session {
         ttl: c.duration(&raw.ttl, secs(3600), secs(60)..=secs(86_400)),
         linger: c.duration(&raw.linger, secs(120), secs(0)..=secs(3600)),
+        expiry_warning: c.duration(&raw.expiry_warning, secs(300), secs(0)..=secs(3600)),
         format: raw.format.get().copied().unwrap_or(SessionFormat::Opaque),
         sessions_max: c.count(&raw.sessions_max, 10_000, 10..=1_000_000),
     }

@@ -119,6 +119,8 @@ pub struct RawSession {
     pub ttl: Given<Span>,
     /// Life after the request that opened it. Default: 2m; from 0s to 1h.
     pub linger: Given<Span>,
+    /// How long ahead of a token's end answers carry X-Valetkey-Token-Expiring. Default: 5m; from 0s (never) to 1h.
+    pub expiry_warning: Given<Span>,
     /// Default: opaque.
     pub format: Given<SessionFormat>,
     /// Most sessions at a time. Default: 10000; from 10 to 1000000.
