@@ -56,6 +56,7 @@ fn confined() -> Value {
         "multipath": "Protocol not supported",
         "fast_open": "Operation not supported",
         "fast_open_by_message": "Operation not supported",
+        "fast_open_by_option": DENIED,
         "in_a_child": "not connected",
         "listening": "listens",
         "through_the_sidecar": "answer 200",

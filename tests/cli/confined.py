@@ -43,6 +43,13 @@ def fast_open_by_message():
         return f"sent {s.sendmsg([b'GET / HTTP/1.1'], [], socket.MSG_FASTOPEN, workspace)}"
 
 
+def fast_open_by_option():
+    with socket.socket() as s:
+        s.setsockopt(socket.IPPROTO_TCP, 30, 1)  # TCP_FASTOPEN_CONNECT
+        s.connect(workspace)
+        return f"sent {s.send(b'GET / HTTP/1.1')}"
+
+
 def in_a_child():
     code = f"import socket; socket.create_connection({workspace!r}, 5)"
     return "connected" if os.spawnlp(os.P_WAIT, sys.executable, sys.executable, "-c", code) == 0 else "not connected"
@@ -73,6 +80,6 @@ def status():
 
 
 sys.stderr = open(os.devnull, "w")
-for way in (direct, not_blocking, multipath, fast_open, fast_open_by_message, in_a_child, listening, through_the_sidecar, status):
+for way in (direct, not_blocking, multipath, fast_open, fast_open_by_message, fast_open_by_option, in_a_child, listening, through_the_sidecar, status):
     attempt(way.__name__, way)
 print(json.dumps(found))
