@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
-use crate::dev::SharedDoor;
+use crate::dev::{self, SharedDoor};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
@@ -29,11 +29,11 @@ use crate::domain::scope::ScopeSet;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
 use crate::proxy::record::Sinks;
-use crate::proxy::{self, Proxy, ServiceFuture, Snapshot, inbound};
+use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::{Listener, Peer, Stop};
+use crate::runtime::listener::{Listener, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
@@ -223,7 +223,7 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            behind(door, proxy::service(&proxy, Direction::Inbound)),
+            dev::behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
@@ -246,28 +246,6 @@ impl App {
         tokio::spawn(async move { gate.watch(&agent_address, pace, gone).await });
         tokio::spawn(sweep(proxy, running.stop_outbound.clone()));
         running
-    }
-}
-
-/// The inbound service as it is, or after the door has done its part.
-fn behind<S>(
-    door: Option<SharedDoor>,
-    service: S,
-) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static
-where
-    S: Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static,
-{
-    move |request, peer| {
-        let Some(door) = door.clone() else {
-            return service(request, peer);
-        };
-        let service = service.clone();
-        Box::pin(async move {
-            match door.admit(request, peer).await {
-                Ok(request) => service(request, peer).await,
-                Err(refused) => refused.answer(),
-            }
-        })
     }
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::domain::headers;
 use crate::domain::identity::is_loopback_host;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, ServiceFuture};
 use crate::runtime::http_client::{Body, full};
 use crate::runtime::listener::Peer;
 use crate::runtime::verifier::VerifyFault;
@@ -198,6 +198,28 @@ impl Refused {
 
 /// Shared by every connection.
 pub type SharedDoor = Arc<FrontDoor>;
+
+/// The inbound service as it is, or after the door has done its part.
+pub fn behind<S>(
+    door: Option<SharedDoor>,
+    service: S,
+) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static
+where
+    S: Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static,
+{
+    move |request, peer| {
+        let Some(door) = door.clone() else {
+            return service(request, peer);
+        };
+        let service = service.clone();
+        Box::pin(async move {
+            match door.admit(request, peer).await {
+                Ok(request) => service(request, peer).await,
+                Err(refused) => refused.answer(),
+            }
+        })
+    }
+}
 
 #[cfg(test)]
 mod tests {
