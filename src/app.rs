@@ -81,6 +81,26 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     }
 }
 
+/// What the policy allows or leaves out and probably does not mean, with the file.
+pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let upstreams = config.outbound.destinations();
+    let around = lint::Surroundings {
+        upstreams: Some(&upstreams),
+        ceiling: config.users.scopes.as_ref(),
+        declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
+    };
+    let mut found = config.left_out().to_vec();
+    found.extend(lint::lint(policy, around));
+    let name = config
+        .source
+        .as_ref()
+        .map(|path| path.display().to_string());
+    for problem in found.iter_mut().filter(|problem| problem.file.is_none()) {
+        problem.file.clone_from(&name);
+    }
+    found
+}
+
 /// Adds the file's name to problems that were found in it.
 pub fn in_file(mut problems: Vec<Problem>, file: Option<&Path>) -> Vec<Problem> {
     let name = file.map(|path| path.display().to_string());
@@ -102,8 +122,8 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
-        for warning in config.left_out() {
-            tracing::warn!(%warning, "bundle");
+        for warning in warnings(config, &policy) {
+            tracing::warn!(%warning, "policy");
         }
         let (outbound, inbound, admin_listener) = bind_all(config).await?;
         let addresses = Addresses {
@@ -124,9 +144,7 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit =
-            AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
-                .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let sinks = sinks(config, &clock, metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {
@@ -136,11 +154,7 @@ impl App {
             verifier,
             credentials,
             follow_ups: FollowUps::default(),
-            sinks: Sinks {
-                audit: Arc::new(audit),
-                metrics,
-                cut: CancellationToken::new(),
-            },
+            sinks,
             doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
@@ -327,6 +341,18 @@ async fn late_agent(gate: AgentGate, address: String, patience: Duration) {
     }
 }
 
+/// Opens the audit log.
+fn sinks(config: &Config, clock: &Arc<dyn Clock>, metrics: Metrics) -> Result<Sinks, Vec<Problem>> {
+    let settings = audit_settings(config)?;
+    let audit = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone())
+        .map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
+    Ok(Sinks {
+        audit: Arc::new(audit),
+        metrics,
+        cut: CancellationToken::new(),
+    })
+}
+
 fn note_start(proxy: &Proxy) {
     let snapshot = proxy.snapshot.load();
     proxy.sinks.audit.note(Record::new(Event::Start));
@@ -334,9 +360,6 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in lint::warnings(&snapshot.policy, &proxy.upstreams) {
-        tracing::warn!(%warning, "policy");
-    }
     if let Some(until) = snapshot.policy.observed_until() {
         tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }

@@ -2,7 +2,8 @@
 //! reads the environment.
 //!
 //! `cli/serve.rs` runs the sidecar, `cli/policy.rs` answers questions about a configuration, `cli/bundle.rs` derives one,
-//! `cli/audit.rs` reads the log.
+//! `cli/policy_test.rs` tests one, `cli/catalog.rs` lists
+//! what can be called, `cli/audit.rs` reads the log.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,16 +14,19 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
 use crate::config::{self, Config, Env, LoadOptions};
+use crate::domain::audit::chain::RECORD_SCHEMA;
 use crate::domain::problem::Problem;
 use crate::supervise::environment::Variables;
 
 mod audit;
 mod bundle;
+mod catalog;
 mod confine;
 mod dev;
 mod doctor;
 mod health;
 mod policy;
+mod policy_test;
 mod serve;
 
 /// Exit codes (sysexits where they fit).
@@ -75,6 +79,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Print the catalogue instead: every operation, or those of a family such as sql
+        #[arg(long, value_name = "FAMILY", num_args = 0..=1, default_missing_value = "*")]
+        catalog: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -108,7 +115,11 @@ enum Command {
         json: bool,
     },
     /// Print the JSON Schema of the configuration file
-    Schema,
+    Schema {
+        /// Of a record of the audit log instead
+        #[arg(long)]
+        audit: bool,
+    },
     /// Print a completion script
     Completions {
         /// bash, elvish, fish, powershell or zsh
@@ -123,6 +134,7 @@ enum Command {
 #[derive(Subcommand)]
 enum Policy {
     FromBundle(bundle::FromBundle),
+    Test(policy_test::PolicyTest),
 }
 
 /// Where the configuration is.
@@ -195,15 +207,22 @@ pub fn main(
         Command::Serve { config } => serve::serve(&config, &world),
         Command::Dev(arguments) => dev::dev(&arguments, &world),
         Command::Demo { once } => serve::demo(once),
-        Command::Check { config, json } => policy::check(&config, json, &world.env),
+        Command::Check {
+            catalog: Some(family),
+            json,
+            ..
+        } => catalog::list(&family, json),
+        Command::Check { config, json, .. } => policy::check(&config, json, &world.env),
         Command::Explain(question) => policy::explain(&question, &world.env),
         Command::Policy { command } => match command {
             Policy::FromBundle(arguments) => bundle::from_bundle(&arguments, &world.env),
+            Policy::Test(arguments) => policy_test::test(&arguments, &world.env),
         },
         Command::Audit { command } => audit::read(command, &world.env),
         Command::Doctor { config, json } => doctor::examine(&config, json, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
-        Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
+        Command::Schema { audit: true } => print(RECORD_SCHEMA),
+        Command::Schema { audit: false } => print(&format!("{:#}\n", config::schema::schema())),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "valetkey", &mut script);
@@ -240,6 +259,10 @@ fn problem_json(problem: &Problem) -> serde_json::Value {
 
 /// Prints every mistake, one a line.
 fn report(problems: &[Problem]) -> u8 {
+    report_in("the configuration", problems)
+}
+
+fn report_in(place: &str, problems: &[Problem]) -> u8 {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     let count = if lines.len() == 1 {
         "1 problem".to_owned()
@@ -247,7 +270,7 @@ fn report(problems: &[Problem]) -> u8 {
         format!("{} problems", lines.len())
     };
     complain(
-        &format!("{count} in the configuration\n{}", lines.join("\n")),
+        &format!("{count} in {place}\n{}", lines.join("\n")),
         exit::CONFIG,
     )
 }

@@ -24,6 +24,7 @@ use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
 
+pub mod alone;
 pub mod bundle;
 pub mod check;
 pub mod confine;
@@ -51,9 +52,10 @@ use confine::Confine;
 use limits::Limits;
 use upstreams::Upstream;
 use words::{
-    Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
-    UserMode,
+    Algorithm, AppScopes, AuditFormat, AuditSync, Exchange, LogFormat, OnFailure, Presigned,
+    SessionFormat, UserMode,
 };
+use yaml::Node;
 
 /// The environment as it was when the program started. `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -304,6 +306,14 @@ pub struct Audit {
     pub rotate_bytes: u64,
     /// How many old files are kept.
     pub rotate_keep: usize,
+    /// The form in which records go to the standard output too, if they do.
+    pub stdout: Option<AuditFormat>,
+    /// Records between two checkpoints.
+    pub checkpoint_records: usize,
+    /// The longest wait for a checkpoint.
+    pub checkpoint_interval: Duration,
+    /// The key that signs them; `None` makes one at each start.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `admin`.
@@ -346,20 +356,30 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, source: Option<&Path>, env: &Env) -> Result<Self, Vec<Problem>> {
+        let tree = yaml::parse(text).map_err(|problem| file::in_order(vec![problem], source))?;
+        let config = Self::of_tree(tree, source, (env, env))?;
+        let bundle = config.bundle.as_ref().map(|bundle| bundle.digest);
+        Ok(Self {
+            digest: file::content(text.as_bytes(), bundle),
+            ..config
+        })
+    }
+
+    /// Checks a tree: its variables come from the first environment, what stands in for absent keys from the second.
+    fn of_tree(
+        mut tree: Node,
+        source: Option<&Path>,
+        (variables, env): (&Env, &Env),
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let parsed = yaml::parse(text).map_err(|problem| vec![problem]);
-        let result = parsed.and_then(|mut tree| {
-            substitute::substitute(&mut tree, env, &mut problems);
-            let raw = read::read(&tree, &mut problems);
-            let folder = source
-                .and_then(Path::parent)
-                .unwrap_or_else(|| Path::new(""));
-            sections::check(raw, (env, folder), problems)
-        });
-        result
+        substitute::substitute(&mut tree, variables, &mut problems);
+        let raw = read::read(&tree, &mut problems);
+        let folder = source
+            .and_then(Path::parent)
+            .unwrap_or_else(|| Path::new(""));
+        sections::check(raw, (env, folder), problems)
             .map(|config| Self {
                 source: source.map(Path::to_path_buf),
-                digest: file::content(text.as_bytes(), config.bundle.as_ref().map(|b| b.digest)),
                 ..config
             })
             .map_err(|problems| file::in_order(problems, source))

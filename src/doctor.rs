@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::app::compile_policy;
+use crate::app::{compile_policy, warnings};
 use crate::config::Config;
 use crate::domain::clock::Clock;
-use crate::domain::lint;
 use crate::domain::policy::Policy;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
@@ -145,8 +144,7 @@ fn of_policy(config: &Config, policy: Result<&Policy, &Vec<Problem>>) -> Vec<Fin
             Finding::ok(NAME, format!("{routes} routes, from {}", origin.as_str()))
         }
     };
-    let linted = lint::warnings(policy, &config.outbound.destinations());
-    let told = { config.left_out().iter().chain(&linted) }
-        .map(|problem| Finding::new(NAME, Verdict::Warn, problem.to_string()));
+    let warnings = warnings(config, policy).into_iter();
+    let told = warnings.map(|problem| Finding::new(NAME, Verdict::Warn, problem.to_string()));
     std::iter::once(first).chain(told).collect()
 }

@@ -96,7 +96,9 @@ pub mod runtime {
     pub mod access_token; //   a real token, ready to be attached
     pub mod agent_gate; //     whether the agent accepts connections
     pub mod app_tokens; //     the app's tokens, per scope set
+    pub mod audit_copy; //     the same on standard output
     pub mod audit_file; //     the log on disk: lock, rotate, resume
+    pub mod audit_key; //      what signs the log
     pub mod audit_writer; //   one thread that owns the chain
     pub mod credential; //     grant + caller → credential
     pub mod discovery; //      where the issuer, its keys and its token endpoint are
@@ -126,13 +128,14 @@ pub mod runtime {
 pub mod proxy; //        floor 3: the two flows
 
 pub mod app; //          floor 4: bind, wire, run, drain
-pub mod audit_reader; // tail, query, verify
+pub mod audit_reader; // tail, query, stats, export, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour
 pub mod dev; //          plays the front door on a developer's machine
 pub mod doctor; //       proves the environment, with a remedy for each fault
 pub mod explain; //      why a call would be allowed or refused
+pub mod policy_test; //  table tests of a policy
 pub mod policy_text; //  routes as YAML
 pub mod reload; //       a new policy without a restart
 pub mod supervise; //    the agent as a child

@@ -16,7 +16,9 @@ use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
-use crate::runtime::audit_writer::{AuditSettings, AuditSync, OnFailure};
+use crate::runtime::audit_copy::CopyFormat;
+use crate::runtime::audit_key;
+use crate::runtime::audit_writer::{AuditSettings, AuditSync, CheckpointSettings, OnFailure};
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::discovery::{Discoverer, Pins};
 use crate::runtime::exchanged_tokens::ExchangedTokens;
@@ -209,9 +211,20 @@ pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> Session
     }
 }
 
-pub(super) fn audit_settings(config: &Config) -> AuditSettings {
+pub(super) fn audit_settings(config: &Config) -> Result<AuditSettings, Vec<Problem>> {
     let audit = &config.audit;
-    AuditSettings {
+    let key = audit_key::load(audit.key_file.as_deref()).map_err(|fault| {
+        let path = audit.key_file.as_deref().map(|path| path.display());
+        let path = path.map_or_else(String::new, |path| format!("{path}: "));
+        vec![Problem::new("audit.key_file", format!("{path}{fault}"))]
+    })?;
+    let public = key.public();
+    let from = audit.key_file.as_deref().map_or_else(
+        || "made for this run".into(),
+        |path| path.display().to_string(),
+    );
+    tracing::info!(key_id = public.id(), public_key = %public, from, "audit checkpoints are signed by this key");
+    Ok(AuditSettings {
         on_failure: match audit.on_failure {
             words::OnFailure::Refuse => OnFailure::Refuse,
             words::OnFailure::Continue => OnFailure::Continue,
@@ -223,8 +236,17 @@ pub(super) fn audit_settings(config: &Config) -> AuditSettings {
         },
         rotate_bytes: audit.rotate_bytes,
         rotate_keep: audit.rotate_keep,
+        stdout: audit.stdout.map(|format| match format {
+            words::AuditFormat::Json => CopyFormat::Json,
+            words::AuditFormat::Ocsf => CopyFormat::Ocsf,
+        }),
+        checkpoint: Some(CheckpointSettings {
+            records: audit.checkpoint_records as u64,
+            interval: audit.checkpoint_interval,
+            key: Arc::new(key),
+        }),
         ..AuditSettings::new(audit.file.clone())
-    }
+    })
 }
 
 pub(super) fn flow_settings(

@@ -20,7 +20,7 @@ use crate::embedded::workspace::{EmbeddedUser, Workspace, WorkspaceOptions};
 use crate::supervise::process::make_undumpable;
 
 use super::confine::{self, ConfineArguments};
-use super::serve::{Launch, install_log, run_agent, runtime};
+use super::serve::{Launch, install_log, run_agent, runtime, survive_full_disks};
 use super::{ConfigArgument, World, complain, exit};
 
 const HOST: &str = "DATABRICKS_HOST";
@@ -47,6 +47,7 @@ pub struct Dev {
 
 /// The sidecar behind its own front door, with the agent as its child.
 pub fn dev(arguments: &Dev, world: &World) -> u8 {
+    survive_full_disks();
     match runtime() {
         Ok(runtime) => runtime.block_on(Box::pin(develop(arguments, world))),
         Err(code) => code,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::Receiver;
 
@@ -85,10 +85,21 @@ fn prepared(
         Ok(proof) => proof,
         Err(fault) => return complain(&fault.to_string(), exit::INTERNAL),
     };
+    survive_full_disks();
     install_log(&config);
     match runtime() {
         Ok(runtime) => go(&runtime, &config, &proof),
         Err(code) => code,
+    }
+}
+
+/// A file that has reached the size limit of the process is a write that fails, not the end: SIGXFSZ waits for ever. Threads
+/// started from here on inherit that; child processes do not.
+pub fn survive_full_disks() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    if let Err(fault) = signals.thread_block() {
+        tracing::debug!(%fault, "SIGXFSZ cannot be blocked");
     }
 }
 

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use tracing::level_filters::LevelFilter;
@@ -18,7 +19,7 @@ use super::policy;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
 use super::upstreams;
-use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
+use super::words::{AppScopes, AuditFormat, AuditSync, LogFormat, OnFailure, Presigned, Switch};
 use super::{Admin, App, Audit, Config, Development, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
@@ -28,6 +29,9 @@ use crate::domain::secret::{Digest, Secret};
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
 
 const MIB: u64 = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
@@ -286,6 +290,17 @@ fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<Lo
 
 fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
     let rotate = raw.rotate.take();
+    let checkpoint = raw.checkpoint.take();
+    let stdout = raw.stdout.get().copied().unwrap_or(false);
+    if raw.format.get().is_some() && !stdout {
+        let problem = raw
+            .format
+            .problem("is the form of the copy on standard output, which is off");
+        c.report(problem.hint(
+            "set audit.stdout: true; for the file there is valetkey audit export --format ocsf",
+        ));
+    }
+    let format = raw.format.get().copied().unwrap_or(AuditFormat::Json);
     Audit {
         file: c
             .path(&raw.file)
@@ -294,6 +309,10 @@ fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
         sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
         rotate_bytes: c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB),
         rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
+        stdout: stdout.then_some(format),
+        checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
+        checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
+        key_file: c.path(&raw.key_file),
     }
 }
 

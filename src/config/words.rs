@@ -76,12 +76,22 @@ pub enum OnFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditSync {
-    /// After every record.
+    /// Before a call leaves, many at once; anything else within 20 ms.
     Record,
     /// About once in a second.
     Interval,
     /// When the system likes.
     None,
+}
+
+/// In which form audit records go to the standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditFormat {
+    /// As they are in the file.
+    Json,
+    /// OCSF API Activity events.
+    Ocsf,
 }
 
 /// How the log is written.

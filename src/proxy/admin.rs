@@ -234,6 +234,8 @@ impl Admin {
                 "last_error": audit.last_error.as_deref(),
                 "seq": audit.seq,
                 "head": audit.head.to_string(),
+                "key_id": audit.key.map(|key| key.id()),
+                "public_key": audit.key.map(|key| key.to_string()),
                 "written": audit.written,
                 "failed": audit.failed,
             },

@@ -69,6 +69,7 @@ async fn of(workspace: &Workspace, change: impl FnOnce(&mut Value)) -> Report {
 async fn all_is_well_with_a_good_environment() {
     let workspace = workspace().await;
     let good = of(&workspace, |config| {
+        config["users"]["scopes"] = json!(["sql", "model-serving"]);
         config["routes"] = json!([
             {"name": "sql", "resource": format!("sql_warehouse/{WAREHOUSE}"), "as": "app"},
             {"name": "chat", "resource": format!("serving_endpoint/{CHAT_ENDPOINT}"), "as": "caller"},

@@ -119,10 +119,12 @@ impl Folder {
             .collect()
     }
 
+    /// What happened, without the signatures over it.
     pub fn events(&self) -> Vec<String> {
         self.records()
             .iter()
             .map(|record| record["event"].as_str().unwrap().to_owned())
+            .filter(|event| event != "checkpoint")
             .collect()
     }
 }
@@ -156,6 +158,33 @@ pub fn config(workspace: &Workspace, agent_port: u16) -> Value {
         ],
         "audit": {"file": "audit.jsonl"},
     })
+}
+
+/// What `serve` tells of itself in its environment and its configuration file.
+pub fn serve(folder: &Folder, workspace: &Workspace, config: &Value) -> Process {
+    folder.write_config(config);
+    let mut command = folder.valetkey(&["serve"]);
+    command
+        .env(APP_SECRET_VARIABLE, workspace.app().client_secret.expose())
+        .env("AGENT_CLIENT_SECRET", LOCAL_SECRET);
+    // A dead proxy in every test here: credentials go where the configuration says and nowhere else (SECURITY R25).
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        command.env(name, "http://127.0.0.1:9");
+    }
+    Process::start(command)
+}
+
+/// Adds the pair of an agent that somebody else starts.
+pub fn local_client(config: &mut Value) {
+    config["outbound"]["local_client"] =
+        json!({"id": LOCAL_ID, "secret": {"env": "AGENT_CLIENT_SECRET"}});
 }
 
 /// The same for commands that talk to no workspace.

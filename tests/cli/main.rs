@@ -9,6 +9,10 @@ mod harness;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_faults;
+#[cfg(test)]
+mod audit_kill;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod bundles;
@@ -20,6 +24,8 @@ mod demo;
 mod dev;
 #[cfg(test)]
 mod doctor;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

@@ -112,6 +112,10 @@ pub const ENVIRONMENT: &[Permit] = &[permit("src/main.rs", "reads it once and pa
 pub const PRINTING: &[Permit] = &[
     permit("src/cli.rs", "the command line"),
     permit("src/cli/", "its commands"),
+    permit(
+        "src/runtime/audit_copy.rs",
+        "the copy of the audit log on standard output, where audit.stdout asks for it",
+    ),
 ];
 
 /// Files that re-export.
