@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
+use crate::dev::{self, SharedDoor};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
@@ -40,7 +43,7 @@ use self::wire::{
 };
 
 mod drain;
-mod wire;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -197,6 +200,11 @@ impl App {
 
     /// Serves. `pace` is that of a child of ours or of somebody else's agent.
     pub fn start(self, pace: ProbePace) -> Running {
+        self.start_behind(None, pace)
+    }
+
+    /// The same behind the front door of a developer's machine, if there is one.
+    pub fn start_behind(self, door: Option<SharedDoor>, pace: ProbePace) -> Running {
         let Self {
             inbound,
             outbound,
@@ -229,11 +237,11 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            proxy::service(&proxy, Direction::Inbound),
+            dev::behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
-        let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
+        let answer = move |request: Request<Incoming>, _peer| {
             let admin = Arc::clone(&admin);
             async move { admin.answer(&request) }
         };

@@ -21,6 +21,9 @@ use crate::supervise::environment::Variables;
 mod audit;
 mod bundle;
 mod catalog;
+mod confine;
+mod dev;
+mod doctor;
 mod health;
 mod policy;
 mod policy_test;
@@ -54,6 +57,8 @@ enum Command {
     Run {
         #[command(flatten)]
         config: ConfigArgument,
+        #[command(flatten)]
+        confine: confine::ConfineArguments,
         /// The agent's command, after `--`
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
@@ -63,6 +68,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    Dev(dev::Dev),
     /// Everything on one machine, nothing to configure
     Demo {
         /// End after the tour
@@ -92,6 +98,14 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    /// Test the environment: host, discovery, keys, clock, credential, resources, audit path, ports, confinement
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Exit 0 when the local sidecar is ready (container probes)
     Healthcheck {
         #[command(flatten)]
@@ -111,6 +125,9 @@ enum Command {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
+    /// What `run --confine` starts the agent by
+    #[command(hide = true)]
+    ConfinedExec(confine::ConfinedExec),
 }
 
 /// The commands of `policy`.
@@ -138,7 +155,11 @@ impl ConfigArgument {
 
     /// Loads the configuration, or prints every mistake.
     fn load(&self, env: &Env) -> Result<Config, u8> {
-        Config::load(&self.options(), env).map_err(|problems| report(&problems))
+        self.try_load(env).map_err(|problems| report(&problems))
+    }
+
+    fn try_load(&self, env: &Env) -> Result<Config, Vec<Problem>> {
+        Config::load(&self.options(), env)
     }
 }
 
@@ -178,8 +199,13 @@ pub fn main(
         env: Env::from(text),
     };
     match arguments.command {
-        Command::Run { config, command } => serve::run(&config, &command, &world),
+        Command::Run {
+            config,
+            confine,
+            command,
+        } => serve::run(&config, &confine, &command, &world),
         Command::Serve { config } => serve::serve(&config, &world),
+        Command::Dev(arguments) => dev::dev(&arguments, &world),
         Command::Demo { once } => serve::demo(once),
         Command::Check {
             catalog: Some(family),
@@ -193,6 +219,7 @@ pub fn main(
             Policy::Test(arguments) => policy_test::test(&arguments, &world.env),
         },
         Command::Audit { command } => audit::read(command, &world.env),
+        Command::Doctor { config, json } => doctor::examine(&config, json, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
         Command::Schema { audit: true } => print(RECORD_SCHEMA),
         Command::Schema { audit: false } => print(&format!("{:#}\n", config::schema::schema())),
@@ -201,6 +228,7 @@ pub fn main(
             clap_complete::generate(shell, &mut Arguments::command(), "valetkey", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::ConfinedExec(arguments) => confine::exec(&arguments),
     }
 }
 

@@ -27,6 +27,7 @@ use crate::domain::secret::{Digest, Secret};
 pub mod alone;
 pub mod bundle;
 pub mod check;
+pub mod confine;
 pub mod file;
 pub mod inbound;
 pub mod limits;
@@ -47,6 +48,7 @@ pub mod words;
 pub mod yaml;
 
 use bundle::Loaded;
+use confine::Confine;
 use limits::Limits;
 use upstreams::Upstream;
 use words::{
@@ -57,41 +59,72 @@ use yaml::Node;
 
 /// The environment as it was when the program started. `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Env(BTreeMap<String, String>);
+pub struct Env {
+    variables: BTreeMap<String, String>,
+    development: Development,
+}
+
+/// How `valetkey dev` changes what a configuration means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Development {
+    /// Not at all: this is not `dev`.
+    #[default]
+    Off,
+    /// Inbound listens on loopback only.
+    Real,
+    /// … and the embedded workspace takes the place of what `workspace`, `app` and `users.audience` say.
+    Embedded,
+}
 
 impl Env {
     /// What a variable holds.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.variables.get(name).map(String::as_str)
     }
 
     /// The names of all variables, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.variables.keys().map(String::as_str)
     }
 
     /// All variables.
     pub fn variables(&self) -> &BTreeMap<String, String> {
-        &self.0
+        &self.variables
+    }
+
+    /// How `dev` changes what a configuration means.
+    pub fn development(&self) -> Development {
+        self.development
+    }
+
+    /// The same for `dev`, with more variables.
+    #[must_use]
+    pub fn developing(mut self, development: Development, more: BTreeMap<String, String>) -> Self {
+        self.development = development;
+        self.variables.extend(more);
+        self
     }
 }
 
 impl From<BTreeMap<String, String>> for Env {
     fn from(variables: BTreeMap<String, String>) -> Self {
-        Self(variables)
+        Self {
+            variables,
+            development: Development::Off,
+        }
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
         let owned = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
-        Self(owned.collect())
+        Self::from(owned.collect::<BTreeMap<_, _>>())
     }
 }
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -140,6 +173,8 @@ pub struct Config {
     pub observe_until: Option<Timestamp>,
     /// The audit log.
     pub audit: Audit,
+    /// How the child of `run` is kept from walking around the sidecar.
+    pub confine: Confine,
     /// Metrics, health, status.
     pub admin: Admin,
     /// The program's own log.
@@ -217,6 +252,8 @@ pub struct Session {
     pub ttl: Duration,
     /// Life after the request that opened it.
     pub linger: Duration,
+    /// How long ahead of a token's end the agent is warned.
+    pub expiry_warning: Duration,
     /// What the stand-in looks like.
     pub format: SessionFormat,
     /// Most sessions at a time.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::bundle::section::RawBundle;
+use super::confine::RawConfine;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
@@ -44,6 +45,8 @@ pub struct RawConfig {
     pub observe_until: Given<String>,
     /// The audit log.
     pub audit: Given<RawAudit>,
+    /// How the agent that `run` starts is kept from walking around the sidecar (Linux).
+    pub confine: Given<RawConfine>,
     /// Metrics, health and status.
     pub admin: Given<RawAdmin>,
     /// The program's own log, on standard error.
@@ -116,6 +119,8 @@ pub struct RawSession {
     pub ttl: Given<Span>,
     /// Life after the request that opened it. Default: 2m; from 0s to 1h.
     pub linger: Given<Span>,
+    /// How long ahead of a token's end answers carry X-Valetkey-Token-Expiring. Default: 5m; from 0s (never) to 1h.
+    pub expiry_warning: Given<Span>,
     /// Default: opaque.
     pub format: Given<SessionFormat>,
     /// Most sessions at a time. Default: 10000; from 10 to 1000000.

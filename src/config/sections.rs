@@ -12,6 +12,7 @@ use http::Uri;
 use tracing::level_filters::LevelFilter;
 
 use super::check::Checker;
+use super::confine;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
 use super::policy;
@@ -19,7 +20,7 @@ use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutboun
 use super::read::Given;
 use super::upstreams;
 use super::words::{AppScopes, AuditFormat, AuditSync, LogFormat, OnFailure, Presigned, Switch};
-use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use super::{Admin, App, Audit, Config, Development, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::secret::{Digest, Secret};
@@ -41,7 +42,7 @@ const fn loopback(port: u16) -> SocketAddr {
 /// # Errors
 /// All problems, unsorted.
 pub fn check(
-    raw: RawConfig,
+    mut raw: RawConfig,
     (env, folder): (&Env, &Path),
     problems: Vec<Problem>,
 ) -> Result<Config, Vec<Problem>> {
@@ -52,6 +53,11 @@ pub fn check(
     };
     let c = &mut checker;
     later_versions(&raw, c);
+    if env.development() == Development::Embedded {
+        // What it says instead is in the environment.
+        raw.workspace = Given::default();
+        raw.app = Given::default();
+    }
     let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();
@@ -67,6 +73,7 @@ pub fn check(
         users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), c);
+    let confine = confine::confine(&raw.confine.take(), c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
         listen: c.socket(&raw_admin.listen, loopback(9401)),
@@ -93,6 +100,7 @@ pub fn check(
             bundle: policy.bundle,
             observe_until,
             audit,
+            confine,
             admin,
             log,
             limits,

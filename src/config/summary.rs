@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 
 use super::bundle::Loaded;
+use super::confine::Confine;
+use super::words::ConfineMode;
 use super::{Config, upstreams};
 use crate::domain::route::PolicyOrigin;
 
@@ -55,7 +57,19 @@ impl Config {
             ),
             ("policy", policy),
             ("bundle", bundle),
+            ("confine", confine(&self.confine)),
             ("audit", source(&self.audit.file)),
         ]
     }
+}
+
+fn confine(confine: &Confine) -> String {
+    let mode = match confine.mode {
+        ConfineMode::Off => return "off".to_owned(),
+        ConfineMode::BestEffort => "best-effort",
+        ConfineMode::Required => "required",
+    };
+    let allowed = confine.allow.iter().map(u16::to_string);
+    let words: Vec<String> = std::iter::once(mode.to_owned()).chain(allowed).collect();
+    words.join(" ")
 }

@@ -165,6 +165,29 @@ impl JsonSchema for Switch {
     }
 }
 
+/// Whether the child of `run` is kept from connecting around the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfineMode {
+    /// It may connect to anything.
+    #[serde(alias = "false")]
+    Off,
+    /// It is confined where the system can; where it cannot, the log and `/status` say so.
+    BestEffort,
+    /// It is confined, or not started.
+    Required,
+}
+
+impl JsonSchema for ConfineMode {
+    fn schema_name() -> Cow<'static, str> {
+        "ConfineMode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["off", "best-effort", "required", false] })
+    }
+}
+
 /// As whom a call runs, as a word of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -16,7 +16,7 @@ use crate::domain::ask::{
 use crate::domain::catalog::Operation;
 use crate::domain::catalog::member::Place;
 use crate::domain::destination::Destination;
-use crate::domain::headers;
+use crate::domain::headers::{self, token_end};
 use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
 use crate::domain::policy::{Grant, Policy, decide};
@@ -109,6 +109,11 @@ async fn serve(
     let (mut response, receipt) = answered.hand_on(proxy, sent.response, sent.receipt).await?;
     if let Some(missing) = &sent.missing {
         refusal::tell(missing, &mut response, record);
+    }
+    if let Caller::User(session) = &caller {
+        let (expires, now) = (session.token().expires(), proxy.clock.now());
+        let ahead = proxy.settings.expiry_warning;
+        token_end::warn(response.headers_mut(), expires, now, ahead);
     }
     Ok((response, receipt))
 }

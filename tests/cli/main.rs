@@ -17,7 +17,13 @@ mod basics;
 #[cfg(test)]
 mod bundles;
 #[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod dev;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]

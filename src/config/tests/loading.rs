@@ -88,7 +88,14 @@ fn the_example_loads_and_means_what_it_says() {
     assert_eq!(config.workspace.workspace_id.as_deref(), Some("1234567890"));
     assert_eq!(
         config.users.scopes,
-        Some(ScopeSet::parse(["sql", "genie", "model-serving"]))
+        Some(ScopeSet::parse([
+            "sql",
+            "genie",
+            "model-serving",
+            "files",
+            "mcp.functions",
+            "workspace.workspace"
+        ]))
     );
     let [upstream] = &config.outbound.upstreams[..] else {
         panic!("{:?}", config.outbound.upstreams)
