@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
+use crate::dev::{self, SharedDoor};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
@@ -26,44 +27,23 @@ use crate::domain::route::PolicyOrigin;
 use crate::domain::scope::ScopeSet;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
-use crate::proxy::record::Sinks;
 use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
-use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::listener::{Listener, Service, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 
-use self::wire::{
-    audit_settings, bind_all, certificates, doors, flow_settings, forward, http_client, identity,
-    session_settings,
-};
+use self::secure::{Calls, certificates, forward};
+use self::wire::{bind_all, doors, flow_settings, http_client, identity, session_settings, sinks};
 
 mod drain;
-mod wire;
+mod secure;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// When outbound ends, and what of it runs: its connections, and the tunnels that came out of them.
-struct Calls {
-    stop: Stop,
-    tasks: TaskTracker,
-}
-
-impl Calls {
-    fn until(cut: &CancellationToken) -> Self {
-        Self {
-            stop: Stop {
-                gently: CancellationToken::new(),
-                at_once: cut.clone(),
-            },
-            tasks: TaskTracker::new(),
-        }
-    }
-}
 
 /// A bound sidecar that serves nothing yet.
 pub struct App {
@@ -100,6 +80,26 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     }
 }
 
+/// What the policy allows or leaves out and probably does not mean, with the file.
+pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let upstreams = config.outbound.destinations();
+    let around = lint::Surroundings {
+        upstreams: Some(&upstreams),
+        ceiling: config.users.scopes.as_ref(),
+        declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
+    };
+    let mut found = config.left_out().to_vec();
+    found.extend(lint::lint(policy, around));
+    let name = config
+        .source
+        .as_ref()
+        .map(|path| path.display().to_string());
+    for problem in found.iter_mut().filter(|problem| problem.file.is_none()) {
+        problem.file.clone_from(&name);
+    }
+    found
+}
+
 /// Adds the file's name to problems that were found in it.
 pub fn in_file(mut problems: Vec<Problem>, file: Option<&Path>) -> Vec<Problem> {
     let name = file.map(|path| path.display().to_string());
@@ -121,8 +121,8 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
-        for warning in config.left_out() {
-            tracing::warn!(%warning, "bundle");
+        for warning in warnings(config, &policy) {
+            tracing::warn!(%warning, "policy");
         }
         let certificates = certificates(config)?;
         let (outbound, inbound, admin_listener) = bind_all(config, certificates.listener).await?;
@@ -144,12 +144,9 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit =
-            AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
-                .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let sinks = sinks(config, &clock, metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
-        let sinks = Sinks::new(audit, metrics);
         let calls = Calls::until(&sinks.cut);
         let proxy = Arc::new(Proxy {
             settings: flow_settings(config, addresses.outbound)?,
@@ -203,6 +200,11 @@ impl App {
 
     /// Serves. `pace` is that of a child of ours or of somebody else's agent.
     pub fn start(self, pace: ProbePace) -> Running {
+        self.start_behind(None, pace)
+    }
+
+    /// The same behind the front door of a developer's machine, if there is one.
+    pub fn start_behind(self, door: Option<SharedDoor>, pace: ProbePace) -> Running {
         let Self {
             inbound,
             outbound,
@@ -238,7 +240,7 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            proxy::service(&proxy, Direction::Inbound),
+            dev::behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
@@ -355,9 +357,6 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in lint::warnings(&snapshot.policy, &proxy.upstreams) {
-        tracing::warn!(%warning, "policy");
-    }
     if let Some(until) = snapshot.policy.observed_until() {
         tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }

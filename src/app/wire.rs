@@ -8,41 +8,40 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
-use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::words::{self, Exchange};
 use crate::config::{Config, limits::Limits};
-use crate::domain::clock::{Clock, SignedDuration, SystemClock};
-use crate::domain::destination::Destination;
+use crate::domain::clock::{Clock, SignedDuration};
 use crate::domain::headers::IdentityHeaders;
 use crate::domain::identity::Origin;
 use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
-use crate::domain::tunnel::Host;
-use crate::proxy::connect::Forward;
-use crate::proxy::way::{self, StandIn};
+use crate::proxy::record::Sinks;
+use crate::proxy::way;
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
-use crate::runtime::audit_writer::{AuditSettings, AuditSync, OnFailure};
+use crate::runtime::audit_copy::CopyFormat;
+use crate::runtime::audit_key;
+use crate::runtime::audit_writer::{
+    AuditSettings, AuditSync, AuditWriter, CheckpointSettings, OnFailure,
+};
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::discovery::{Discoverer, Pins};
 use crate::runtime::exchanged_tokens::ExchangedTokens;
 use crate::runtime::http_client::{ClientLimits, HttpSend, HyperSend};
 use crate::runtime::key_store::{KeyStore, KeyStoreSettings};
-use crate::runtime::listener::{Listener, ListenerLimits, Serving};
-use crate::runtime::local_ca::LocalCa;
+use crate::runtime::listener::{Listener, ListenerLimits};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::session::{SessionFormat, SessionSettings};
 use crate::runtime::tls;
 use crate::runtime::token_endpoint::{
     ClientCredential, EndpointUrl, TokenEndpoint, TokenEndpointSettings,
 };
-use crate::runtime::trust_bundle::TrustBundle;
 use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::{Verifier, VerifierSettings};
 
-use super::{Calls, in_file};
+use super::in_file;
 
 /// Binds all three, or says of each why not.
 pub(super) async fn bind_all(
@@ -68,7 +67,7 @@ pub(super) async fn bind_all(
     }
 }
 
-fn listener_limits(limits: &Limits) -> ListenerLimits {
+pub(super) fn listener_limits(limits: &Limits) -> ListenerLimits {
     ListenerLimits {
         connections_max: limits.connections,
         first_head_time: limits.request_head_time,
@@ -118,117 +117,6 @@ fn client_that_trusts(
     Ok(Arc::new(HyperSend::new(roots, limits)))
 }
 
-/// What of the agent's side is made of certificates.
-#[derive(Default)]
-pub(super) struct Certificates {
-    /// Of the listener itself.
-    pub(super) listener: Option<Arc<ServerConfig>>,
-    /// Of the hosts that tunnels end here for.
-    pub(super) stand_ins: Vec<Arc<StandIn>>,
-    /// What clients have to trust; its key is gone.
-    pub(super) root: Option<CertificateDer<'static>>,
-}
-
-/// Makes the local CA and all that it ever signs.
-pub(super) fn certificates(config: &Config) -> Result<Certificates, Vec<Problem>> {
-    let outbound = &config.outbound;
-    if !outbound.tls && !outbound.forward {
-        let unused = outbound.trust_file.is_some();
-        let problem = Problem::new("outbound.trust_file", "there is no local CA to be trusted");
-        let hint = "set outbound.tls or outbound.forward to on, or remove the key";
-        return if unused {
-            Err(vec![problem.hint(hint)])
-        } else {
-            Ok(Certificates::default())
-        };
-    }
-    let fault = |key: &str, fault: String| vec![Problem::new(key, fault)];
-    let key = if outbound.tls {
-        "outbound.tls"
-    } else {
-        "outbound.forward"
-    };
-    // The clients' clocks are what a certificate must agree with, so this is the real time also in tests.
-    let ca = LocalCa::new(SystemClock.now()).map_err(|f| fault(key, f.to_string()))?;
-    let mut made = Certificates {
-        root: Some(ca.certificate()),
-        ..Certificates::default()
-    };
-    write_trust_file(config, &ca.certificate())?;
-    if outbound.tls {
-        let names = ["127.0.0.1", "::1", "localhost"];
-        let server = ca.serve_as(&names).map_err(|f| fault(key, f.to_string()))?;
-        made.listener = Some(server);
-    }
-    if outbound.forward {
-        let upstreams = config.outbound.destinations();
-        let workspace = (
-            "workspace.host",
-            &config.workspace.origin,
-            Destination::Workspace,
-        );
-        let all = upstreams.iter().map(|u| {
-            let to = Destination::Upstream(Arc::clone(u));
-            ("outbound.upstreams", &u.origin, to)
-        });
-        for (key, origin, destination) in std::iter::once(workspace).chain(all) {
-            let place = way::place(origin).map_err(|f| fault(key, f.to_string()))?;
-            let name = match &place.host {
-                Host::Name(name) => name.to_string(),
-                Host::Address(address) => address.to_string(),
-            };
-            let tls = ca
-                .serve_as(&[&name])
-                .map_err(|f| fault(key, f.to_string()))?;
-            made.stand_ins.push(Arc::new(StandIn {
-                destination,
-                place,
-                tls,
-            }));
-        }
-    }
-    Ok(made)
-}
-
-/// The forward proxy, if there is to be one.
-pub(super) fn forward(
-    config: &Config,
-    stand_ins: Vec<Arc<StandIn>>,
-    calls: &Calls,
-) -> Option<Arc<Forward>> {
-    config.outbound.forward.then(|| {
-        Arc::new(Forward {
-            stand_ins,
-            allowed: config.outbound.allow_hosts.clone(),
-            slots: Arc::new(Semaphore::new(config.limits.tunnels)),
-            connect_time: config.limits.connect_time,
-            idle_time: config.limits.tunnel_idle_time,
-            serving: Serving::new(listener_limits(&config.limits), calls.stop.clone()),
-            tasks: calls.tasks.clone(),
-        })
-    })
-}
-
-/// Writes the root and the public ones for an agent that somebody else starts. Readers see the old file or the new one.
-fn write_trust_file(config: &Config, root: &CertificateDer<'static>) -> Result<(), Vec<Problem>> {
-    let Some(file) = &config.outbound.trust_file else {
-        return Ok(());
-    };
-    let problem = |message: String| vec![Problem::new("outbound.trust_file", message)];
-    let bundle = TrustBundle::of_the_system();
-    if bundle.is_empty() {
-        let message = "this system has no public roots to put beside the local CA";
-        let problem = Problem::new("outbound.trust_file", message);
-        let hint = "install ca-certificates, or set SSL_CERT_FILE to a bundle";
-        return Err(vec![problem.hint(hint)]);
-    }
-    let mut beside = file.clone().into_os_string();
-    beside.push(".new");
-    std::fs::write(&beside, bundle.with_own(root))
-        .and_then(|()| std::fs::rename(&beside, file))
-        .map_err(|fault| problem(format!("cannot be written: {fault}")))
-}
-
 /// Everything that knows the issuer: verification on the way in, credentials on the way out.
 pub(super) fn identity(
     config: &Config,
@@ -236,15 +124,7 @@ pub(super) fn identity(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<(Verifier, CredentialSource), Vec<Problem>> {
-    let workspace = &config.workspace;
-    let pins = Pins {
-        issuer: workspace.issuer.clone(),
-        jwks_uri: workspace.jwks_uri.clone(),
-        token_endpoint: workspace.token_endpoint.clone(),
-    };
-    let discoverer = Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
-        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])?;
-    let discoverer = Arc::new(discoverer);
+    let discoverer = discoverer(config, http)?;
     let keys = KeyStore::new(
         KeyStoreSettings::default(),
         Arc::clone(&discoverer),
@@ -262,6 +142,36 @@ pub(super) fn identity(
     settings.types.clone_from(&config.users.token_types);
     settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
     let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
+    let (endpoint, app) = app_tokens(config, discoverer, http, clock, metrics);
+    let exchange = (config.users.exchange == Exchange::Rfc8693)
+        .then(|| ExchangedTokens::new(endpoint, Arc::clone(clock)));
+    Ok((verifier, CredentialSource::new(app, exchange)))
+}
+
+/// Finds the issuer, its keys and its token endpoint; nothing is asked yet.
+pub fn discoverer(
+    config: &Config,
+    http: &Arc<dyn HttpSend>,
+) -> Result<Arc<Discoverer>, Vec<Problem>> {
+    let workspace = &config.workspace;
+    let pins = Pins {
+        issuer: workspace.issuer.clone(),
+        jwks_uri: workspace.jwks_uri.clone(),
+        token_endpoint: workspace.token_endpoint.clone(),
+    };
+    Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
+        .map(Arc::new)
+        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])
+}
+
+/// The app's tokens, and the endpoint that they come from.
+pub fn app_tokens(
+    config: &Config,
+    discoverer: Arc<Discoverer>,
+    http: &Arc<dyn HttpSend>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> (Arc<TokenEndpoint>, AppTokens) {
     let client = config
         .app
         .client_id
@@ -291,15 +201,8 @@ pub(super) fn identity(
         words::AppScopes::PerRoute => AppScopes::PerRoute,
         words::AppScopes::AllApis => AppScopes::AllApis,
     };
-    let exchange = (config.users.exchange == Exchange::Rfc8693)
-        .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
-    Ok((
-        verifier,
-        CredentialSource::new(
-            AppTokens::new(endpoint, scopes, Arc::clone(clock)),
-            exchange,
-        ),
-    ))
+    let tokens = AppTokens::new(Arc::clone(&endpoint), scopes, Arc::clone(clock));
+    (endpoint, tokens)
 }
 
 pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> SessionSettings {
@@ -321,9 +224,20 @@ pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> Session
     }
 }
 
-pub(super) fn audit_settings(config: &Config) -> AuditSettings {
+pub(super) fn audit_settings(config: &Config) -> Result<AuditSettings, Vec<Problem>> {
     let audit = &config.audit;
-    AuditSettings {
+    let key = audit_key::load(audit.key_file.as_deref()).map_err(|fault| {
+        let path = audit.key_file.as_deref().map(|path| path.display());
+        let path = path.map_or_else(String::new, |path| format!("{path}: "));
+        vec![Problem::new("audit.key_file", format!("{path}{fault}"))]
+    })?;
+    let public = key.public();
+    let from = audit.key_file.as_deref().map_or_else(
+        || "made for this run".into(),
+        |path| path.display().to_string(),
+    );
+    tracing::info!(key_id = public.id(), public_key = %public, from, "audit checkpoints are signed by this key");
+    Ok(AuditSettings {
         on_failure: match audit.on_failure {
             words::OnFailure::Refuse => OnFailure::Refuse,
             words::OnFailure::Continue => OnFailure::Continue,
@@ -335,8 +249,17 @@ pub(super) fn audit_settings(config: &Config) -> AuditSettings {
         },
         rotate_bytes: audit.rotate_bytes,
         rotate_keep: audit.rotate_keep,
+        stdout: audit.stdout.map(|format| match format {
+            words::AuditFormat::Json => CopyFormat::Json,
+            words::AuditFormat::Ocsf => CopyFormat::Ocsf,
+        }),
+        checkpoint: Some(CheckpointSettings {
+            records: audit.checkpoint_records as u64,
+            interval: audit.checkpoint_interval,
+            key: Arc::new(key),
+        }),
         ..AuditSettings::new(audit.file.clone())
-    }
+    })
 }
 
 pub(super) fn flow_settings(
@@ -368,8 +291,26 @@ pub(super) fn flow_settings(
             inbound.pass_authorization,
         ),
         workspace_id: config.workspace.workspace_id.clone(),
+        expiry_warning: SignedDuration::try_from(config.users.session.expiry_warning)
+            .unwrap_or(SignedDuration::ZERO),
         inspected_body_bytes_max: config.limits.inspected_body_bytes,
         target_bytes_max: config.limits.request_target_bytes,
         outbound_address,
+    })
+}
+
+/// Opens the audit log.
+pub(super) fn sinks(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: Metrics,
+) -> Result<Sinks, Vec<Problem>> {
+    let settings = audit_settings(config)?;
+    let audit = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone())
+        .map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
+    Ok(Sinks {
+        audit: Arc::new(audit),
+        metrics,
+        cut: CancellationToken::new(),
     })
 }

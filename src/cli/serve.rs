@@ -1,72 +1,66 @@
 //! `run`, `serve`, `demo`: the commands that stay.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
-use rustls::pki_types::CertificateDer;
+use nix::sys::signal::{SigSet, Signal};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::Receiver;
 
 use crate::app::{App, Running};
-use crate::config::{Config, Env, words::LogFormat};
+use crate::config::{
+    Config, Env,
+    words::{ConfineMode, LogFormat},
+};
 use crate::demo;
+use crate::dev::SharedDoor;
 use crate::domain::clock::SystemClock;
-use crate::domain::problem::Problem;
 use crate::domain::secret::Secret;
 use crate::proxy::local_oidc::LocalClient;
 use crate::proxy::way;
 use crate::reload::Reloader;
 use crate::runtime::agent_gate::ProbePace;
 use crate::runtime::telemetry::{self, LogSettings};
-use crate::runtime::trust_bundle::TrustBundle;
-use crate::supervise::environment::wire::{self, Wire};
+use crate::supervise::environment::wire::Wire;
 use crate::supervise::environment::{self, Wiring};
 use crate::supervise::process::{Child, Grouping, Undumpable, make_undumpable};
 use crate::supervise::trust::TrustFile;
 use crate::supervise::{self, Drain};
 
+use super::confine::{self, ConfineArguments, Plan};
+use super::wire::{self, Configs, WireWord};
 use super::{ConfigArgument, World, complain, exit, report};
 
 /// The client id of an agent whose environment names none.
 const LOCAL_CLIENT_ID: &str = "valetkey-local-app";
 
-/// The configuration, and the one in force: the command line may switch something on.
-#[derive(Clone, Copy)]
-struct Configs<'c> {
-    /// What a reload is compared with.
-    written: &'c Config,
-    config: &'c Config,
-}
-
-/// How the agent's calls are led to the sidecar.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum WireWord {
-    /// DATABRICKS_HOST is the sidecar
-    Host,
-    /// DATABRICKS_HOST stays the workspace, and HTTPS_PROXY is the sidecar (switches outbound.tls and outbound.forward on)
-    Forward,
-}
-
-/// Hosts of a workspace that clients never ask a proxy for (`NO_PROXY`).
-const NEVER_PROXIED: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
-
 /// The sidecar with the agent as its child; the child's exit code is ours.
-pub fn run(argument: &ConfigArgument, wire: WireWord, command: &[OsString], world: &World) -> u8 {
+pub fn run(
+    argument: &ConfigArgument,
+    confine: &ConfineArguments,
+    wire: WireWord,
+    command: &[OsString],
+    world: &World,
+) -> u8 {
     prepared(argument, world, |runtime, written, proof| {
-        let mut config = written.clone();
-        if wire == WireWord::Forward {
-            config.outbound.tls = true;
-            config.outbound.forward = true;
-        }
+        let config = wire.applied(written);
         let configs = Configs {
             written,
             config: &config,
         };
-        let run = run_agent(argument, configs, wire, command, world, proof);
-        runtime.block_on(Box::pin(run))
+        runtime.block_on(Box::pin(async {
+            let plan = match confine::plan(&config, confine).await {
+                Ok(plan) => plan,
+                Err(code) => return code,
+            };
+            let launch = Launch {
+                command,
+                plan,
+                wire,
+                door: None,
+            };
+            run_agent(argument, configs, launch, world, proof).await
+        }))
     })
 }
 
@@ -102,19 +96,35 @@ fn prepared(
         Ok(proof) => proof,
         Err(fault) => return complain(&fault.to_string(), exit::INTERNAL),
     };
-    let json = config.log.format == LogFormat::Json;
-    telemetry::install(&LogSettings {
-        json,
-        level: config.log.level,
-        targets: config.log.targets.clone(),
-    });
+    survive_full_disks();
+    install_log(&config);
     match runtime() {
         Ok(runtime) => go(&runtime, &config, &proof),
         Err(code) => code,
     }
 }
 
-fn runtime() -> Result<Runtime, u8> {
+/// A file that has reached the size limit of the process is a write that fails, not the end: SIGXFSZ waits for ever. Threads
+/// started from here on inherit that; child processes do not.
+pub fn survive_full_disks() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    if let Err(fault) = signals.thread_block() {
+        tracing::debug!(%fault, "SIGXFSZ cannot be blocked");
+    }
+}
+
+/// Starts the log of this process.
+pub fn install_log(config: &Config) {
+    telemetry::install(&LogSettings {
+        json: config.log.format == LogFormat::Json,
+        level: config.log.level,
+        targets: config.log.targets.clone(),
+    });
+}
+
+/// The one that everything here runs on.
+pub fn runtime() -> Result<Runtime, u8> {
     Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -138,15 +148,24 @@ async fn serve_alone(argument: &ConfigArgument, config: &Config, world: &World) 
     if local.is_none() {
         tracing::warn!("outbound.local_client is not set: agents cannot get the app identity");
     }
+    if config.confine.mode != ConfineMode::Off {
+        tracing::warn!(
+            "confine has no effect here: `serve` starts no agent; confine it where it is started"
+        );
+    }
     let mut signals = match supervise::listen() {
         Ok(signals) => signals,
         Err(fault) => return complain(&format!("cannot catch signals: {fault}"), exit::INTERNAL),
     };
-    let configs = Configs {
-        written: config,
-        config,
-    };
-    let running = match start(argument, configs, local, ProbePace::FOREIGN, &world.env).await {
+    let running = match start(
+        argument,
+        Configs::as_written(config),
+        local,
+        (None, ProbePace::FOREIGN),
+        &world.env,
+    )
+    .await
+    {
         Ok(running) => running,
         Err(code) => return code,
     };
@@ -166,11 +185,23 @@ async fn asked_to_stop(signals: &mut Receiver<Signal>) {
     std::future::pending().await
 }
 
-async fn run_agent(
+/// What is started, and how.
+pub struct Launch<'a> {
+    /// The agent's command.
+    pub command: &'a [OsString],
+    /// Whether it is confined.
+    pub plan: Plan,
+    /// How its calls are led to the sidecar.
+    pub wire: WireWord,
+    /// The front door of a developer's machine.
+    pub door: Option<SharedDoor>,
+}
+
+/// The sidecar, then the agent; the agent's exit code.
+pub async fn run_agent(
     argument: &ConfigArgument,
     configs: Configs<'_>,
-    wire: WireWord,
-    command: &[OsString],
+    launch: Launch<'_>,
     world: &World,
     proof: &Undumpable,
 ) -> u8 {
@@ -179,7 +210,7 @@ async fn run_agent(
         Ok(secret) => Arc::new(secret),
         Err(fault) => return complain(&fault.to_string(), exit::INTERNAL),
     };
-    let mut wiring = wiring(config, &secret);
+    let wiring = wiring(config, &secret);
     let id = environment::child_client_id(&world.variables, &wiring)
         .to_string_lossy()
         .into_owned();
@@ -191,7 +222,7 @@ async fn run_agent(
         argument,
         configs,
         Some(LocalClient { id, secret }),
-        ProbePace::CHILD,
+        (launch.door.clone(), ProbePace::CHILD),
         &world.env,
     )
     .await
@@ -199,33 +230,18 @@ async fn run_agent(
         Ok(running) => running,
         Err(code) => return code,
     };
-    let addresses = running.addresses();
-    wiring.outbound_url = way::direct_origin(addresses.outbound, config.outbound.tls);
-    if wire == WireWord::Forward {
-        wiring.wire = forward_wire(config, addresses.outbound);
-    }
-    // Until the agent has ended.
-    let trust = match running.root().map(|root| trust(root, world)).transpose() {
-        Ok(trust) => trust,
-        Err(problem) => {
-            running.finish().await;
-            return report(&[problem]);
-        }
+    let starting = Starting {
+        config,
+        running: &running,
+        wiring,
+        world,
     };
-    wiring.trust_file = trust.as_ref().map(|trust| trust.path().to_owned());
-    wiring.admin_url = format!("http://{}", addresses.admin);
-    let child_environment = environment::child_environment(&world.variables, &wiring);
-    for name in child_environment.withheld() {
-        tracing::warn!(
-            name,
-            "this variable holds a secret and was not given to the agent"
-        );
-    }
-    let child = match Child::spawn(command, &child_environment, Grouping::for_stdin(), proof) {
+    // The trust file stays until the agent has ended.
+    let (child, _trust) = match starting.agent(launch, proof).await {
         Ok(child) => child,
-        Err(fault) => {
+        Err(code) => {
             running.finish().await;
-            return complain(&fault.to_string(), fault.exit_code());
+            return code;
         }
     };
     let drain = Drain {
@@ -239,45 +255,62 @@ async fn run_agent(
     code
 }
 
-/// The sidecar as the proxy in front of the workspace and the upstreams.
-fn forward_wire(config: &Config, outbound: SocketAddr) -> Wire {
-    let workspace = &config.workspace.origin;
-    let upstreams = config.outbound.upstreams.iter().map(|u| &u.reached.origin);
-    let hosts: Vec<String> = std::iter::once(workspace)
-        .chain(upstreams)
-        .map(|origin| origin.host().to_owned())
-        .collect();
-    if hosts.iter().any(|host| NEVER_PROXIED.contains(&&**host)) {
-        tracing::warn!(
-            "clients do not use a proxy for 127.0.0.1 and localhost: give a workspace on this machine another name"
-        );
-    }
-    Wire::Forward {
-        workspace: way::https(workspace),
-        hosts,
-        proxy: way::direct_origin(outbound, false),
+/// The sidecar serves; its child is next.
+struct Starting<'a> {
+    config: &'a Config,
+    running: &'a Running,
+    wiring: Wiring,
+    world: &'a World,
+}
+
+impl Starting<'_> {
+    async fn agent(
+        mut self,
+        launch: Launch<'_>,
+        proof: &Undumpable,
+    ) -> Result<(Child, Option<TrustFile>), u8> {
+        let Launch {
+            command,
+            plan,
+            wire,
+            door,
+        } = launch;
+        if let Some(door) = &door {
+            open(door, self.running).await?;
+        }
+        let addresses = self.running.addresses();
+        let secure = self.config.outbound.tls;
+        self.wiring.outbound_url = way::direct_origin(addresses.outbound, secure);
+        self.wiring.wire = wire.told(self.config, addresses.outbound);
+        let root = self.running.root();
+        let trust = root.map(|root| wire::trust(root, self.world)).transpose();
+        let trust = trust.map_err(|problem| report(&[problem]))?;
+        self.wiring.trust_file = trust.as_ref().map(|trust| trust.path().to_owned());
+        self.wiring.admin_url = format!("http://{}", addresses.admin);
+        let environment = environment::child_environment(&self.world.variables, &self.wiring);
+        for name in environment.withheld() {
+            tracing::warn!(
+                name,
+                "this variable holds a secret and was not given to the agent"
+            );
+        }
+        let (command, confinement) = plan.applied(command, addresses, self.config)?;
+        self.running.admin().confined(confinement);
+        match Child::spawn(&command, &environment, Grouping::for_stdin(), proof) {
+            Ok(child) => Ok((child, trust)),
+            Err(fault) => Err(complain(&fault.to_string(), fault.exit_code())),
+        }
     }
 }
 
-/// The bundle that makes the child trust the sidecar and everybody whom it would trust without it.
-fn trust(root: &CertificateDer<'static>, world: &World) -> Result<TrustFile, Problem> {
-    let mut bundle = TrustBundle::of_the_system();
-    for path in wire::named_bundles(&world.variables) {
-        if !bundle.add_path(&path) {
-            tracing::warn!(path = %path.display(), "no certificate was found in a bundle that the environment names");
-        }
-    }
-    if bundle.is_empty() {
-        let message = "there are no public roots to put beside the sidecar's own, so the agent could reach nobody else by https";
-        let hint = "install ca-certificates, or set SSL_CERT_FILE to a bundle (python3 -m certifi tells one)";
-        return Err(Problem::new("outbound.tls", message).hint(hint));
-    }
-    let temporary = world.env.get("TMPDIR").filter(|folder| !folder.is_empty());
-    let temporary = Path::new(temporary.unwrap_or("/tmp"));
-    TrustFile::write(temporary, &bundle.with_own(root)).map_err(|fault| {
-        let message = format!("the agent's trust bundle cannot be written: {fault}");
-        Problem::new("TMPDIR", message).hint("set it to a folder that can be written to")
-    })
+/// Tries the front door out and says aloud that there is one.
+async fn open(door: &SharedDoor, running: &Running) -> Result<(), u8> {
+    let user =
+        { door.try_out(running.proxy()).await }.map_err(|why| complain(&why, exit::CONFIG))?;
+    let (source, inbound) = (door.describe(), running.addresses().inbound);
+    running.admin().develops(source.clone());
+    tracing::warn!(%user, %source, %inbound, "DEVELOPMENT MODE: the sidecar plays the front door; whoever reaches the inbound listener without a token acts as this user. Never in production");
+    Ok(())
 }
 
 /// What the child is told; the addresses are filled in once they are known.
@@ -314,7 +347,7 @@ async fn start(
     argument: &ConfigArgument,
     Configs { written, config }: Configs<'_>,
     local: Option<LocalClient>,
-    pace: ProbePace,
+    (door, pace): (Option<SharedDoor>, ProbePace),
     env: &Env,
 ) -> Result<Running, u8> {
     let app = App::bind(config, local, Arc::new(SystemClock))
@@ -332,7 +365,7 @@ async fn start(
         env.clone(),
     )
     .map_err(|fault| complain(&format!("cannot catch SIGHUP: {fault}"), exit::INTERNAL))?;
-    let running = app.start(pace);
+    let running = app.start_behind(door, pace);
     running.try_app_credential();
     tracing::info!(inbound = %addresses.inbound, outbound = %addresses.outbound, admin = %addresses.admin, "serving");
     if let Some(reloader) = reloader {

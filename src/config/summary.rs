@@ -5,6 +5,8 @@
 use std::path::PathBuf;
 
 use super::bundle::Loaded;
+use super::confine::Confine;
+use super::words::ConfineMode;
 use super::{Config, Outbound, upstreams};
 use crate::domain::route::PolicyOrigin;
 
@@ -55,6 +57,7 @@ impl Config {
             ),
             ("policy", policy),
             ("bundle", bundle),
+            ("confine", confine(&self.confine)),
             ("audit", source(&self.audit.file)),
         ]
     }
@@ -71,4 +74,15 @@ fn outbound(outbound: &Outbound) -> String {
         text.push_str(&format!(", forward proxy with {listed} further hosts"));
     }
     text
+}
+
+fn confine(confine: &Confine) -> String {
+    let mode = match confine.mode {
+        ConfineMode::Off => return "off".to_owned(),
+        ConfineMode::BestEffort => "best-effort",
+        ConfineMode::Required => "required",
+    };
+    let allowed = confine.allow.iter().map(u16::to_string);
+    let words: Vec<String> = std::iter::once(mode.to_owned()).chain(allowed).collect();
+    words.join(" ")
 }

@@ -15,6 +15,7 @@ use self::names::{
 pub mod cookies;
 pub mod framing;
 mod names;
+pub mod token_end;
 
 /// Why a request's head was refused: always 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

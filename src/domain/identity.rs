@@ -169,11 +169,11 @@ impl Origin {
         (other == *self).then_some(rest)
     }
 
-    /// The port: the scheme's own where none is written.
+    /// The port, the scheme's own where none is written.
     pub fn port(&self) -> u16 {
         let written = self.authority.rsplit_once(':');
-        let default = if self.https { 443 } else { 80 };
-        written.map_or(default, |(_, port)| port.parse().unwrap_or(default))
+        let written = written.and_then(|(_, port)| port.parse().ok());
+        written.unwrap_or(if self.https { 443 } else { 80 })
     }
 
     /// The host alone.
