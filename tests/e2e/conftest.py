@@ -19,6 +19,8 @@ ANSWER_SECONDS_MAX = 60.0
 #: A transfer of a large file, on a slow machine.
 TRANSFER_SECONDS_MAX = 300.0
 TOKEN_HEADER = "x-forwarded-access-token"
+#: Where the table of rows is gathered.
+TABLE = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
 class Door:
@@ -100,6 +102,19 @@ def levers(facts: Facts) -> Iterator[Levers | None]:
     levers = Levers(facts.control)
     yield levers
     levers.pull("flow")
+
+
+@pytest.fixture(scope="session")
+def table(pytestconfig: pytest.Config) -> dict[str, dict[str, str]]:
+    """What was tried of the rows, told at the end."""
+    return pytestconfig.stash.setdefault(TABLE, {})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of rows, for the driver to show."""
+    for name, row in config.stash.get(TABLE, {}).items():
+        cells = f"{name:30} {row['as']:9} {row['allowed']:72} {row['refused']:72}"
+        terminalreporter.write_line(f"ROW: {cells} {row['says']}")
 
 
 @pytest.fixture
