@@ -30,6 +30,7 @@ use crate::runtime::agent_gate::AgentGate;
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::http_client::Body;
+use crate::runtime::lingering::linger;
 use crate::runtime::listener::Peer;
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
@@ -209,6 +210,7 @@ async fn serve(
 ) -> Response<Body> {
     let direction = record.direction();
     record.asks(request.method(), request.uri().path(), request.headers());
+    let request = linger(request);
     let id = Arc::clone(record.request_id());
     let [inbound_slots, outbound_slots] = &proxy.slots;
     let slots = if direction == Direction::Inbound {
@@ -219,7 +221,6 @@ async fn serve(
     let mut response = match slots.try_acquire() {
         Err(_) => record.refused(&ProxyError::Overloaded, None),
         Ok(slot) => {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             let response = match direction {
                 Direction::Inbound => inbound::answer(proxy, request, peer, record).await,
                 Direction::Outbound => outbound::answer(proxy, request, record).await,

@@ -24,6 +24,7 @@ use crate::runtime::http_client::{Body, SendFault, full};
 
 use super::body::BodyFault;
 
+pub mod mcp;
 mod words;
 
 /// Whom to wake: the value of the log field `fault`.
@@ -134,6 +135,8 @@ pub struct DeniedCall {
     pub caller: &'static str,
     /// The route that came nearest, where none matched.
     pub nearest: Option<Nearest>,
+    /// Whether an MCP client reads the refusal.
+    pub speaks_mcp: bool,
 }
 
 struct Row {
@@ -306,8 +309,18 @@ impl ProxyError {
             details.push(json!({"@type": ERROR_INFO, "reason": "FILES_API_API_IS_NOT_ENABLED", "domain": "valetkey", "metadata": {}}));
         }
         details.push(json!({"@type": REQUEST_INFO, "request_id": request_id, "serving_data": ""}));
-        let body = json!({"error_code": row.error_code, "message": format!("valetkey: {}", self.public()), "details": details});
+        let message = format!("valetkey: {}", self.public());
+        let mut body =
+            json!({"error_code": row.error_code, "message": message, "details": details});
+        let speaks_mcp = matches!(self, Self::Denied(denied) if denied.speaks_mcp);
+        if speaks_mcp {
+            let data = json!({"reason": row.reason, "request_id": request_id, "metadata": self.metadata()});
+            mcp::add(&mut body, row.status, &message, &data);
+        }
         let mut response = Response::new(full(body.to_string()));
+        if speaks_mcp {
+            mcp::say(&mut response, &message);
+        }
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -31,7 +31,7 @@ use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
 use super::target::Target;
-use super::{Proxy, Snapshot, partition, refusal};
+use super::{Proxy, Snapshot, error, partition, refusal};
 
 /// What a `Host` without a port means.
 const HTTP_PORT: u16 = 80;
@@ -164,7 +164,7 @@ impl<'a> Asked<'a> {
             now: proxy.clock.now(),
         };
         let grant = decide(&snapshot.policy, &call)
-            .map_err(|denial| denied(&snapshot.policy, &call, denial, record))?;
+            .map_err(|denial| denied(&snapshot.policy, &call, denial, self.speaks_mcp(), record))?;
         record.granted(&grant);
         let first = touches.first().and_then(|touch| touch.resource.as_ref());
         let first = first.map(|r| ResourceId {
@@ -172,6 +172,17 @@ impl<'a> Asked<'a> {
             id: r.id.as_ref().into(),
         });
         Ok((grant, first))
+    }
+
+    /// Whether the answer goes to an MCP client. What another app speaks nobody but its client can say.
+    fn speaks_mcp(&self) -> bool {
+        match self.operation {
+            Some((_, operation)) => operation.mcp.is_some(),
+            None => {
+                *self.destination != Destination::Workspace
+                    && error::mcp::is_spoken(&self.parts.headers)
+            }
+        }
     }
 
     /// What leaves, but for the credential.
@@ -289,6 +300,7 @@ fn denied(
     policy: &Policy,
     call: &Call<'_>,
     denial: Denial,
+    speaks_mcp: bool,
     record: &mut RequestRecord,
 ) -> ProxyError {
     record.denied(&denial);
@@ -306,6 +318,7 @@ fn denied(
         } else {
             "user"
         },
+        speaks_mcp,
     }))
 }
 

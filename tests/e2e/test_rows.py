@@ -100,8 +100,8 @@ def test_memories_are_only_the_verified_users(facts: Facts, door: Door, say: Any
         say("memories: no memory store was given")
         return
     one, other = facts.users
-    number = told(door, other, "user_number", "")["number"]
-    told(door, one, "user_number", "")
+    number = told(door, other, "user_number", "own")["number"]
+    told(door, one, "user_number", "own")
     assert told(door, other, "memory", store, whose=number)["kept"] == "likes tea"
     trials = [told(door, one, "memory", store, whose=number), told(door, one, "memory", store, APP, whose="4711")]
     for refusal in trials:

@@ -26,6 +26,11 @@ impl Miss {
     pub const NOTHING_IN_COMMON: u32 = 4;
     const FAR: u32 = 4;
     const NEAR: u32 = 1;
+
+    /// Whether the call touches another thing than the route names.
+    pub fn is_of_resource(&self) -> bool {
+        self.key == "resource"
+    }
 }
 
 impl std::fmt::Display for Miss {

@@ -306,11 +306,12 @@ fn credentials_for_lakebase_are_minted_only_by_the_full_name_and_for_the_named_b
 fn the_nearest_route_that_lost_says_what_would_have_to_change() {
     let policy = compiled(&[
         on_resource("model", RunAs::App, "serving_endpoint/m"),
+        on_resource("mine", RunAs::User, "sql_warehouse/w1"),
+        // As far from a write on its own warehouse as the route above is: the warehouse counts more.
         route("reads", RunAs::User, |r| {
             r.resource = Some("sql_warehouse/w2".into());
             r.effect = Some(Effect::Read);
         }),
-        on_resource("mine", RunAs::User, "sql_warehouse/w1"),
     ]);
     let told = |warehouse: &str| {
         let body = json!({"warehouse_id": warehouse});
