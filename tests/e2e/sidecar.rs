@@ -24,6 +24,8 @@ const READY_TIME_MAX: Duration = Duration::from_secs(120);
 const POLL_TIME: Duration = Duration::from_millis(100);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const OK: &[u8] = b"HTTP/1.1 200";
+/// The agent's own first word.
+pub const LISTENS: &str = "agent: agent: listening on port";
 /// Drain (15 s) and some air.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 /// Another process may take a free port before the sidecar does.
@@ -170,8 +172,10 @@ impl Sidecar {
                     return Err(format!("the sidecar ended: {status}: {}", self.output()));
                 }
                 let asked = tokio::time::timeout(ANSWER_TIME_MAX, page(admin, "/readyz")).await;
+                // Its word alone would do, but for a stranger who held the agent's port for the moment of the probe.
                 if let Ok(Ok(answer)) = asked
                     && answer.starts_with(OK)
+                    && self.output().contains(LISTENS)
                 {
                     return Ok(());
                 }

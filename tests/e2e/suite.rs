@@ -16,10 +16,10 @@ use valetkey::embedded::other_app::{OtherApp, OtherAppOptions};
 use valetkey::embedded::workspace::{Workspace, WorkspaceOptions};
 use valetkey::embedded::world::{APP, APP_RESTRICTED};
 
-use crate::canary::{Canaries, credentials_seen, files_below};
+use crate::canary::{Canaries, credentials_seen, files_below, handed_out};
 use crate::levers::Levers;
 use crate::python::{suite_folder, work_folder};
-use crate::sidecar::Sidecar;
+use crate::sidecar::{LISTENS, Sidecar};
 use crate::site::Site;
 use crate::{say, show};
 
@@ -59,6 +59,7 @@ pub async fn run_against_embedded(python: &Path) {
     );
     seen.push(COOKIE_OF_WORKSPACE.to_owned());
     assert_nothing_leaked(&site, seen, folder.path());
+    assert_handed_out_to_the_agent_alone(folder.path());
 }
 
 /// The suite against a real workspace, whose own tokens for the app cannot be known.
@@ -96,7 +97,7 @@ async fn run(python: &Path, site: &Site, levers: Option<&str>, folder: &Path) {
     );
     let output = sidecar.output();
     assert!(
-        output.contains("agent: agent: listening on port") && output.contains("vks_"),
+        output.contains(LISTENS) && output.contains("vks_"),
         "the agent's log with its session tokens is not where the canaries look"
     );
     verify_audit(&sidecar, folder, &site.users[1].name).await;
@@ -215,6 +216,31 @@ fn assert_nothing_leaked(site: &Site, seen: Vec<String>, folder: &Path) {
         "the suite kept too few answers to look through"
     );
     assert_eq!(canaries.found_in(folder), Vec::<String>::new());
+}
+
+/// What the platform gives the agent by design may be in the agent's answers, and nowhere in what the sidecar wrote.
+fn assert_handed_out_to_the_agent_alone(folder: &Path) {
+    let canaries = Canaries::new(handed_out());
+    let answers = canaries.found_in(&folder.join("answers"));
+    assert!(
+        answers.len() >= 2,
+        "neither a Lakebase password nor a secret got to the agent: nothing to look for"
+    );
+    let mut found = canaries.found_in(&folder.join("audit"));
+    for page in ["metrics", "status"] {
+        found.extend(canaries.found_by(&folder.join(page), |_| true));
+    }
+    for log in ["stdout.log", "stderr.log"] {
+        // The agent's own lines, which clients at their most talkative fill with what they got, are no JSON.
+        found.extend(canaries.found_by(&folder.join(log), |line| line.starts_with('{')));
+    }
+    assert_eq!(found, Vec::<String>::new());
+    let log = fs::read_to_string(folder.join("stderr.log")).unwrap();
+    assert!(
+        log.lines()
+            .any(|line| line.starts_with('{') && line.contains("refused")),
+        "the sidecar's own log is not where the canaries look"
+    );
 }
 
 /// The end of a long text.
