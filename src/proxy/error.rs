@@ -342,39 +342,6 @@ impl ProxyError {
         }
         response
     }
-
-    fn metadata(&self) -> serde_json::Value {
-        let Self::Denied(denied) = self else {
-            return json!({});
-        };
-        let mut metadata = serde_json::Map::new();
-        let mut put = |key: &str, value: Option<String>| {
-            if let Some(value) = value {
-                metadata.insert(key.into(), value.into());
-            }
-        };
-        put(
-            "route",
-            denied.denial.route.as_ref().map(|r| r.name.to_string()),
-        );
-        put(
-            "nearest_route",
-            denied.nearest.as_ref().map(|n| n.route.name.to_string()),
-        );
-        put(
-            "operation",
-            denied.operation.as_ref().map(ToString::to_string),
-        );
-        put(
-            "scope",
-            denied.denial.scope.as_ref().map(ToString::to_string),
-        );
-        put(
-            "resources",
-            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
-        );
-        metadata.into()
-    }
 }
 
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";

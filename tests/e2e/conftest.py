@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,10 @@ def table(pytestconfig: pytest.Config) -> dict[str, dict[str, str]]:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """The table of rows, for the driver to show."""
+    clients = ", ".join(f"{client} {version(client)}" for client in ("databricks-sdk", "openai", "mcp", "mlflow-skinny"))
+    terminalreporter.write_line(f"ROW: --- rows with {clients}: as whom, allowed, refused, by which exception and route ---")
     for name, row in config.stash.get(TABLE, {}).items():
-        cells = f"{name:30} {row['as']:9} {row['allowed']:72} {row['refused']:72}"
+        cells = f"{name:30} {row['as']:9} {row['allowed']:64} {row['refused']:64}"
         terminalreporter.write_line(f"ROW: {cells} {row['says']}")
 
 

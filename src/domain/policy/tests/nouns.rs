@@ -147,7 +147,11 @@ fn every_thing_in_one_call_must_be_allowed_and_as_one_identity() {
         "resources_disagree"
     );
     let alone = std::slice::from_ref(&model);
-    assert_eq!(call(alone, "app", genie), "no_route");
+    assert_eq!(call(alone, "app", genie.clone()), "no_route");
+    // What a response hosts counts under the user's ceiling too.
+    let both = [model.clone(), space(RunAs::Caller)];
+    assert_eq!(call(&both, "ai-gateway genie", genie.clone()), "model/user");
+    assert_eq!(call(&both, "ai-gateway", genie), "scope_missing");
     assert_eq!(call(&[model], "app", json!([])), "model/app");
 }
 
