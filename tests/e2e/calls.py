@@ -23,9 +23,6 @@ from databricks.sdk.service.serving import ChatMessage, ChatMessageRole, Externa
 from databricks.sdk.service.sql import ExecuteStatementRequestOnWaitTimeout
 from openai import OpenAI
 
-#: The path of an index' endpoint and workspace under the new names of vector search; the index is what is decided on.
-SEARCH_ENDPOINT = "demo-vectors"
-
 Told = dict[str, Any]
 
 
@@ -167,8 +164,8 @@ def search(acting: Acting, index: str) -> Told:
 
 
 def search_as_renamed(acting: Acting, index: str) -> Told:
-    """The new path of the same index."""
-    parent = f"workspaces/{acting.words['workspace']}/endpoints/{SEARCH_ENDPOINT}/indexes/{index}"
+    """The new path of the same index, which names workspace and endpoint too."""
+    parent = f"workspaces/{acting.words['workspace']}/endpoints/{acting.words['endpoint']}/indexes/{index}"
     query = {"columns": ["id", "seen_as"], "query_text": "orders", "max_results": 5}
     answer = acting.do("POST", f"/api/2.0/ai-search/{parent}:query", body=query)
     return {"members": sorted(answer)}

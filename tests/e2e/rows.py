@@ -49,6 +49,7 @@ GENIE = "/api/2.0/mcp/genie/{genie_space}#query_space_{genie_space}"
 EXTERNAL = "/api/2.0/mcp/external/{connection}#"
 SERVICE = "/ai-gateway/mcp-services/{mcp_service}#"
 TOOLS = "/@tools/mcp#"
+NEW_PATH = {"workspace": "{workspace_id}", "endpoint": "{search_endpoint}"}
 CHAT = {"model": "{model}", "space": "{genie_space}"}
 
 # fmt: off
@@ -73,7 +74,7 @@ ROWS = [
     Row("Genie MCP", "mcp_tool", BOTH, GENIE, "/api/2.0/mcp/genie/{genie_space_other}#any", "genie-space", MCP),
     # Vector Search index
     Row("vector search, REST client", "search", BOTH, "{index}", "{index_other}", "index", ("Exception", "PermissionDenied")),
-    Row("vector search, new path", "search_as_renamed", BOTH, "{index}", "{index_other}", "index", words={"workspace": "{workspace_id}"}),
+    Row("vector search, new path", "search_as_renamed", BOTH, "{index}", "{index_other}", "index", words=NEW_PATH),
     Row("vector search MCP", "mcp_tool", BOTH, SEARCH + "{index_tool}", "/api/2.0/mcp/vector-search/{schema_other_path}#any", "mcp-search", MCP),
     # Unity Catalog table, connection, volume
     Row("UC table: get", "table", BOTH, "{table}", "{table_other}", "table"),

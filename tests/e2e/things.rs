@@ -1,14 +1,15 @@
 //! One object of each kind that the suite's policy names, and another of the same kind that it does not.
 //!
 //! The policy (`valetkey.yaml`) has them as `${E2E_NAME}`, the table of rows (`rows.py`) as `{name}` and `{name_other}`. On a
-//! real workspace each may be given as `VALETKEY_E2E_REAL_NAME`; the other one need not exist, since nobody gets to it.
+//! real workspace each may be given as `VALETKEY_E2E_REAL_NAME`; the other one need not exist, since nobody gets to it. The
+//! function there takes an `order_id`.
 
 use std::collections::BTreeMap;
 
 use valetkey::embedded::world;
 
 /// Name, the allowed one, the other.
-const EMBEDDED: [(&str, &str, &str); 22] = [
+const EMBEDDED: [(&str, &str, &str); 23] = [
     ("warehouse", world::WAREHOUSE, world::WAREHOUSE_RESTRICTED),
     (
         "model",
@@ -26,6 +27,11 @@ const EMBEDDED: [(&str, &str, &str); 22] = [
         world::GENIE_SPACE_RESTRICTED,
     ),
     ("index", world::INDEX, world::INDEX_RESTRICTED),
+    (
+        "search_endpoint",
+        world::VECTOR_ENDPOINT,
+        world::VECTOR_ENDPOINT_RESTRICTED,
+    ),
     ("schema", world::SCHEMA, world::SCHEMA_RESTRICTED),
     ("table", world::TABLE_ORDERS, world::TABLE_RESTRICTED),
     ("function", world::FUNCTION, world::FUNCTION_SECOND),
