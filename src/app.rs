@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Request;
+use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
+use crate::dev::{self, SharedDoor};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
@@ -40,7 +43,7 @@ use self::wire::{
 };
 
 mod drain;
-mod wire;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -78,6 +81,26 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     }
 }
 
+/// What the policy allows or leaves out and probably does not mean, with the file.
+pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let upstreams = config.outbound.destinations();
+    let around = lint::Surroundings {
+        upstreams: Some(&upstreams),
+        ceiling: config.users.scopes.as_ref(),
+        declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
+    };
+    let mut found = config.left_out().to_vec();
+    found.extend(lint::lint(policy, around));
+    let name = config
+        .source
+        .as_ref()
+        .map(|path| path.display().to_string());
+    for problem in found.iter_mut().filter(|problem| problem.file.is_none()) {
+        problem.file.clone_from(&name);
+    }
+    found
+}
+
 /// Adds the file's name to problems that were found in it.
 pub fn in_file(mut problems: Vec<Problem>, file: Option<&Path>) -> Vec<Problem> {
     let name = file.map(|path| path.display().to_string());
@@ -99,6 +122,9 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
+        for warning in warnings(config, &policy) {
+            tracing::warn!(%warning, "policy");
+        }
         let (outbound, inbound, admin_listener) = bind_all(config).await?;
         let addresses = Addresses {
             inbound: inbound.address(),
@@ -118,9 +144,7 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit =
-            AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
-                .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let sinks = sinks(config, &clock, metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
         let proxy = Arc::new(Proxy {
@@ -130,11 +154,7 @@ impl App {
             verifier,
             credentials,
             follow_ups: FollowUps::default(),
-            sinks: Sinks {
-                audit: Arc::new(audit),
-                metrics,
-                cut: CancellationToken::new(),
-            },
+            sinks,
             doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
@@ -180,6 +200,11 @@ impl App {
 
     /// Serves. `pace` is that of a child of ours or of somebody else's agent.
     pub fn start(self, pace: ProbePace) -> Running {
+        self.start_behind(None, pace)
+    }
+
+    /// The same behind the front door of a developer's machine, if there is one.
+    pub fn start_behind(self, door: Option<SharedDoor>, pace: ProbePace) -> Running {
         let Self {
             inbound,
             outbound,
@@ -212,11 +237,11 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            proxy::service(&proxy, Direction::Inbound),
+            dev::behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
-        let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
+        let answer = move |request: Request<Incoming>, _peer| {
             let admin = Arc::clone(&admin);
             async move { admin.answer(&request) }
         };
@@ -316,6 +341,18 @@ async fn late_agent(gate: AgentGate, address: String, patience: Duration) {
     }
 }
 
+/// Opens the audit log.
+fn sinks(config: &Config, clock: &Arc<dyn Clock>, metrics: Metrics) -> Result<Sinks, Vec<Problem>> {
+    let settings = audit_settings(config)?;
+    let audit = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone())
+        .map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
+    Ok(Sinks {
+        audit: Arc::new(audit),
+        metrics,
+        cut: CancellationToken::new(),
+    })
+}
+
 fn note_start(proxy: &Proxy) {
     let snapshot = proxy.snapshot.load();
     proxy.sinks.audit.note(Record::new(Event::Start));
@@ -323,9 +360,6 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in lint::warnings(&snapshot.policy, &proxy.upstreams) {
-        tracing::warn!(%warning, "policy");
-    }
     if let Some(until) = snapshot.policy.observed_until() {
         tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }

@@ -16,7 +16,8 @@
 //! 1. [`domain`]: words and decisions. Pure: no await, no clock, no I/O.
 //! 2. [`runtime`]: what remembers or talks: caches, sessions, clients, writers.
 //! 3. [`proxy`]: the two flows, their bodies, errors and records.
-//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`].
+//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`],
+//!    [`doctor`], [`dev`].
 //!
 //! # The chain of proof
 //!
@@ -57,6 +58,9 @@
 //! - The workspace's own refusals pass as they are, with a header that says which plane is missing: [`domain::missing`]; nothing of
 //!   their text is repeated: [`domain::platform_refusal`].
 //! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
+//! - A WebSocket ends with its session, by a close frame at the end of a frame: [`proxy::tunnel`].
+//! - A confined child restricts itself and then becomes the agent; Landlock alone is walked past, so a filter goes with it:
+//!   [`supervise::confine`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].
 
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
@@ -64,6 +68,7 @@ pub mod domain {
     pub mod alias; //          two vocabularies of scopes
     pub mod ask; //            a request → operation, resources, follow-up id
     pub mod audit; //          one record, its chain, its proof
+    pub mod bundle; //         what a bundle declares, and its routes
     pub mod catalog; //        the Databricks API as data (config/catalog.yaml)
     pub mod clock; //          wall time behind a trait
     pub mod compile; //        routes as written → policy, or every mistake
@@ -91,7 +96,9 @@ pub mod runtime {
     pub mod access_token; //   a real token, ready to be attached
     pub mod agent_gate; //     whether the agent accepts connections
     pub mod app_tokens; //     the app's tokens, per scope set
+    pub mod audit_copy; //     the same on standard output
     pub mod audit_file; //     the log on disk: lock, rotate, resume
+    pub mod audit_key; //      what signs the log
     pub mod audit_writer; //   one thread that owns the chain
     pub mod credential; //     grant + caller → credential
     pub mod discovery; //      where the issuer, its keys and its token endpoint are
@@ -122,11 +129,15 @@ pub mod runtime {
 pub mod proxy; //        floor 3: the two flows
 
 pub mod app; //          floor 4: bind, wire, run, drain
-pub mod audit_reader; // tail, query, verify
+pub mod audit_reader; // tail, query, stats, export, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour
+pub mod dev; //          plays the front door on a developer's machine
+pub mod doctor; //       proves the environment, with a remedy for each fault
 pub mod explain; //      why a call would be allowed or refused
+pub mod policy_test; //  table tests of a policy
+pub mod policy_text; //  routes as YAML
 pub mod reload; //       a new policy without a restart
 pub mod supervise; //    the agent as a child
 

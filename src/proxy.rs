@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, SignedDuration};
 use crate::domain::destination::Upstreams;
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::Origin;
@@ -54,6 +54,7 @@ pub mod refusal;
 pub mod sending;
 pub mod tap;
 pub mod target;
+pub mod tunnel;
 
 /// Whether a request needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,8 @@ pub struct FlowSettings {
     pub identity_headers: IdentityHeaders,
     /// The workspace id, for query parameters that choose one.
     pub workspace_id: Option<String>,
+    /// `users.session.expiry_warning`.
+    pub expiry_warning: SignedDuration,
     /// `limits.inspected_body_bytes`.
     pub inspected_body_bytes_max: usize,
     /// `limits.request_target_bytes`.

@@ -1,22 +1,78 @@
-//! The policy as a whole: what its routes name must exist, and whether it is enforced or merely observed.
+//! The policy's part of the configuration: own routes, those of the bundle, and until when they are merely observed.
 //!
-//! Must not know YAML. `routes.rs` checks the shape of each route.
+//! Own routes go first, so that they can say otherwise than the bundle; with a bundle and no routes of one's own the
+//! bundle's are the policy. `routes.rs` has the shape of a route, `bundle/section.rs` the key `bundle`.
 
+use std::path::Path;
+
+use super::bundle::{Loaded, section};
 use super::check::Checker;
-use super::raw::RawConfig;
+use super::raw::{List, RawConfig, RawRoute};
+use super::read::Given;
+use super::routes;
 use super::words::Mode;
+use crate::domain::bundle::routes as derive;
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::{SignedDuration, Timestamp};
 use crate::domain::compile::{Settings, compile};
-use crate::domain::route::RouteSource;
+use crate::domain::route::{PolicyOrigin, RouteSource};
+use crate::domain::scope::ScopeSet;
 
-/// What the routes name must exist: told together with everything else that is wrong.
-pub fn meaning(routes: &[RouteSource], c: &mut Checker<'_>) {
-    let compiled =
-        Catalog::built_in().and_then(|catalog| compile(routes, catalog, Settings::default()));
+/// What is to be compiled.
+pub struct PolicyPart {
+    /// All routes in their order.
+    pub routes: Vec<RouteSource>,
+    /// Where they come from.
+    pub origin: PolicyOrigin,
+    /// The ceiling that the bundle asks for; own `users.scopes` go before it.
+    pub ceiling: Option<ScopeSet>,
+    /// The bundle.
+    pub bundle: Option<Loaded>,
+}
+
+/// Checks routes and bundle together.
+pub fn check(
+    raw: &List<RawRoute>,
+    bundle: &Given<section::RawBundle>,
+    folder: &Path,
+    c: &mut Checker<'_>,
+) -> PolicyPart {
+    let before = c.problems.len();
+    let (routes, origin) = routes::check(raw, c);
+    let bundle = section::check(bundle, folder, c);
+    let mut part = PolicyPart {
+        routes,
+        origin,
+        ceiling: None,
+        bundle,
+    };
+    if c.problems.len() > before {
+        return part;
+    }
+    let catalog = match Catalog::built_in() {
+        Ok(catalog) => catalog,
+        Err(mut problems) => {
+            c.problems.append(&mut problems);
+            return part;
+        }
+    };
+    if let Some(loaded) = &mut part.bundle {
+        let own = part.routes.iter().map(|route| route.name.as_str());
+        let mut derived = derive::routes(&loaded.declared, &catalog, own);
+        loaded.declared.left_out.append(&mut derived.idle);
+        part.routes
+            .extend(derived.routes.into_iter().map(|derived| derived.route));
+        part.ceiling = Some(loaded.declared.ceiling());
+        if part.origin == PolicyOrigin::Starter {
+            part.origin = PolicyOrigin::Bundle;
+        }
+    }
+    // What the routes name must exist: told together with everything else that is wrong.
+    let compiled = compile(&part.routes, catalog, Settings::default());
     for problem in compiled.err().unwrap_or_default() {
         c.report(problem);
     }
+    part
 }
 
 /// Until when the policy is merely observed: observing is a weakening, so it always has an end.

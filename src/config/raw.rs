@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::bundle::section::RawBundle;
+use super::confine::RawConfine;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
-    Algorithm, AppScopes, AsWord, AuditSync, EffectWord, Exchange, LimitPer, LogFormat, Mode,
-    OnFailure, Presigned, SessionFormat, Switch, UserMode,
+    Algorithm, AppScopes, AsWord, AuditFormat, AuditSync, EffectWord, Exchange, LimitPer,
+    LogFormat, Mode, OnFailure, Presigned, SessionFormat, Switch, UserMode,
 };
 
 /// A list whose entries have their own places.
@@ -32,8 +34,9 @@ pub struct RawConfig {
     pub app: Given<RawApp>,
     /// The side of the agent: its calls to the workspace.
     pub outbound: Given<RawOutbound>,
-    /// A Databricks bundle whose resources become routes (a later version).
-    pub bundle: Given<String>,
+    /// A Databricks bundle: the app's resources and user_api_scopes become routes and the users' ceiling. A path from the
+    /// folder of this file, or {file, app, target}.
+    pub bundle: Given<RawBundle>,
     /// The policy: the first match wins, nothing matches = denied. Left out: the starter policy.
     pub routes: List<RawRoute>,
     /// Whether denials are real; observe lets would-be denials through as the caller's identity and records them. Default: enforce.
@@ -42,6 +45,8 @@ pub struct RawConfig {
     pub observe_until: Given<String>,
     /// The audit log.
     pub audit: Given<RawAudit>,
+    /// How the agent that `run` starts is kept from walking around the sidecar (Linux).
+    pub confine: Given<RawConfine>,
     /// Metrics, health and status.
     pub admin: Given<RawAdmin>,
     /// The program's own log, on standard error.
@@ -114,6 +119,8 @@ pub struct RawSession {
     pub ttl: Given<Span>,
     /// Life after the request that opened it. Default: 2m; from 0s to 1h.
     pub linger: Given<Span>,
+    /// How long ahead of a token's end answers carry X-Valetkey-Token-Expiring. Default: 5m; from 0s (never) to 1h.
+    pub expiry_warning: Given<Span>,
     /// Default: opaque.
     pub format: Given<SessionFormat>,
     /// Most sessions at a time. Default: 10000; from 10 to 1000000.
@@ -225,8 +232,26 @@ pub struct RawAudit {
     pub sync: Given<AuditSync>,
     /// When a new file is begun.
     pub rotate: Given<RawRotate>,
+    /// How often the log is signed; also at each rotation and at the end.
+    pub checkpoint: Given<RawCheckpoint>,
+    /// The Ed25519 private key that signs, PKCS#8 as PEM or DER, readable for this user alone. Default: a new one at each start.
+    pub key_file: Given<String>,
+    /// Whether each record also goes to the standard output. Default: false.
+    pub stdout: Given<bool>,
+    /// In which form it does. Default: json.
+    pub format: Given<AuditFormat>,
     /// Shipping to a volume (a later version).
     pub ship: Given<RawShip>,
+}
+
+/// How often the audit log is signed.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCheckpoint {
+    /// After so many records. Default: 1000; from 1 to 1000000.
+    pub records: Given<u64>,
+    /// Where fewer come: when the first of them has waited so long. Default: 1m; from 1s to 1d.
+    pub interval: Given<Span>,
 }
 
 /// When a new audit file is begun.

@@ -4,21 +4,23 @@
 //! `limits.rs` next.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use tracing::level_filters::LevelFilter;
 
 use super::check::Checker;
+use super::confine;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
-use super::policy::{meaning, observe_until};
+use super::policy;
 use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
 use super::read::Given;
-use super::routes;
 use super::upstreams;
-use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
-use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use super::words::{AppScopes, AuditFormat, AuditSync, LogFormat, OnFailure, Presigned, Switch};
+use super::{Admin, App, Audit, Config, Development, Env, LocalClient, Log, Outbound, Workspace};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::secret::{Digest, Secret};
@@ -27,16 +29,23 @@ use crate::domain::secret::{Digest, Secret};
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
 
 const MIB: u64 = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
-/// Checks everything; `problems` are those found while reading.
+/// Checks everything; `folder` is where the file is, `problems` are those found while reading.
 ///
 /// # Errors
 /// All problems, unsorted.
-pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
+pub fn check(
+    mut raw: RawConfig,
+    (env, folder): (&Env, &Path),
+    problems: Vec<Problem>,
+) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker {
         env,
         problems,
@@ -44,22 +53,27 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
     };
     let c = &mut checker;
     later_versions(&raw, c);
-    let observe_until = observe_until(&raw, c);
+    if env.development() == Development::Embedded {
+        // What it says instead is in the environment.
+        raw.workspace = Given::default();
+        raw.app = Given::default();
+    }
+    let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();
     let inbound = inbound(&raw_inbound, c);
     let id = workspace.as_ref().and_then(|w| w.workspace_id.clone());
-    let users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
+    let mut users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
     let far = workspace.as_ref().map(|w| &w.origin);
     let outbound = outbound(&raw_outbound, far, c);
-    let before = c.problems.len();
-    let (routes, policy_origin) = routes::check(&raw.routes, c);
-    if c.problems.len() == before {
-        meaning(&routes, c);
+    let policy = policy::check(&raw.routes, &raw.bundle, folder, c);
+    if users.scopes.is_none() {
+        users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), c);
+    let confine = confine::confine(&raw.confine.take(), c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
         listen: c.socket(&raw_admin.listen, loopback(9401)),
@@ -81,10 +95,12 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
             users,
             app,
             outbound,
-            routes,
-            policy_origin,
+            routes: policy.routes,
+            policy_origin: policy.origin,
+            bundle: policy.bundle,
             observe_until,
             audit,
+            confine,
             admin,
             log,
             limits,
@@ -96,7 +112,6 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
 
 /// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
 fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
-    c.not_yet(&raw.bundle, "derive routes from a bundle");
     if let Some(outbound) = raw.outbound.get() {
         if outbound.tls.get() == Some(&Switch::On) {
             c.not_yet(&outbound.tls, "serve https to the agent");
@@ -275,6 +290,17 @@ fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<Lo
 
 fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
     let rotate = raw.rotate.take();
+    let checkpoint = raw.checkpoint.take();
+    let stdout = raw.stdout.get().copied().unwrap_or(false);
+    if raw.format.get().is_some() && !stdout {
+        let problem = raw
+            .format
+            .problem("is the form of the copy on standard output, which is off");
+        c.report(problem.hint(
+            "set audit.stdout: true; for the file there is valetkey audit export --format ocsf",
+        ));
+    }
+    let format = raw.format.get().copied().unwrap_or(AuditFormat::Json);
     Audit {
         file: c
             .path(&raw.file)
@@ -283,6 +309,10 @@ fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
         sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
         rotate_bytes: c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB),
         rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
+        stdout: stdout.then_some(format),
+        checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
+        checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
+        key_file: c.path(&raw.key_file),
     }
 }
 

@@ -4,6 +4,9 @@
 
 use std::path::PathBuf;
 
+use super::bundle::Loaded;
+use super::confine::Confine;
+use super::words::ConfineMode;
 use super::{Config, upstreams};
 use crate::domain::route::PolicyOrigin;
 
@@ -21,6 +24,13 @@ impl Config {
             Some(until) => format!("{policy}, observed until {until}"),
             None => policy,
         };
+        let bundle = self.bundle.as_ref().map_or_else(
+            || "none".into(),
+            |Loaded { declared, .. }| {
+                let (file, app, target) = (&declared.file, &declared.app, &declared.target);
+                format!("{file}, app {app}, target {target}")
+            },
+        );
         let ceiling = self.users.scopes.as_ref();
         vec![
             (
@@ -46,7 +56,20 @@ impl Config {
                 app.map_or_else(|| "none".into(), ToString::to_string),
             ),
             ("policy", policy),
+            ("bundle", bundle),
+            ("confine", confine(&self.confine)),
             ("audit", source(&self.audit.file)),
         ]
     }
+}
+
+fn confine(confine: &Confine) -> String {
+    let mode = match confine.mode {
+        ConfineMode::Off => return "off".to_owned(),
+        ConfineMode::BestEffort => "best-effort",
+        ConfineMode::Required => "required",
+    };
+    let allowed = confine.allow.iter().map(u16::to_string);
+    let words: Vec<String> = std::iter::once(mode.to_owned()).chain(allowed).collect();
+    words.join(" ")
 }

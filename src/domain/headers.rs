@@ -14,6 +14,7 @@ use self::names::{
 };
 mod framing;
 mod names;
+pub mod token_end;
 
 /// Why a request's head was refused: always 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -207,7 +207,7 @@ impl Policy {
         route.scope.clone().or_else(of_app).or_else(named)
     }
 
-    fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
+    pub(super) fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
         self.index.first(&self.routes, call, touch)
     }
 

@@ -14,8 +14,9 @@ use crate::domain::ask::{
     self, Call, CallerView, Partition, Request as AskRequest, ResourceId, Touch, touch,
 };
 use crate::domain::catalog::Operation;
+use crate::domain::catalog::member::Place;
 use crate::domain::destination::Destination;
-use crate::domain::headers;
+use crate::domain::headers::{self, token_end};
 use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
 use crate::domain::policy::{Grant, Policy, decide};
@@ -103,10 +104,16 @@ async fn serve(
         caller: &caller,
         identity: grant.identity(),
         resource,
+        created: record.created(),
     };
     let (mut response, receipt) = answered.hand_on(proxy, sent.response, sent.receipt).await?;
     if let Some(missing) = &sent.missing {
         refusal::tell(missing, &mut response, record);
+    }
+    if let Caller::User(session) = &caller {
+        let (expires, now) = (session.token().expires(), proxy.clock.now());
+        let ahead = proxy.settings.expiry_warning;
+        token_end::warn(response.headers_mut(), expires, now, ahead);
     }
     Ok((response, receipt))
 }
@@ -133,6 +140,10 @@ impl<'a> Asked<'a> {
         let named = named.flatten();
         let named = named.as_ref().map(|(kind, id)| (*kind, &**id));
         let follow_up = proxy.follow_ups.view(named);
+        // The id of a session, which stands in a header, is as good as a key to it.
+        let rule = operation.and_then(|o| o.follow_up.as_ref());
+        let shown = rule.is_some_and(|rule| !matches!(rule.place, Place::Header(_)));
+        record.follows(named.filter(|_| shown));
         let touches = { self.destination }.touches(operation, &self.request, &follow_up)?;
         record.touches(operation.map(|o| &o.id), &touches);
         let partition = match operation {

@@ -9,9 +9,23 @@ mod harness;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_faults;
+#[cfg(test)]
+mod audit_kill;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod bundles;
+#[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod dev;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]

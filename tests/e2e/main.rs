@@ -15,6 +15,7 @@
 )]
 
 mod canary;
+mod formats;
 mod levers;
 mod python;
 mod real;

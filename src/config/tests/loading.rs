@@ -82,13 +82,20 @@ fn the_example_loads_and_means_what_it_says() {
     let raw = config.routes.last().unwrap();
     assert_eq!(raw.name, "raw-with-body");
     assert_eq!(raw.methods, ["POST"]);
-    assert_eq!(raw.body.get("warehouse_id").unwrap(), &["1234abcd"]);
+    assert_eq!(raw.body.get("warehouse_id").unwrap(), &["5678efab"]);
     let line = EXAMPLE.lines().nth(raw.line - 1).unwrap();
     assert!(line.contains("name: raw-with-body"), "{line}");
     assert_eq!(config.workspace.workspace_id.as_deref(), Some("1234567890"));
     assert_eq!(
         config.users.scopes,
-        Some(ScopeSet::parse(["sql", "genie", "model-serving"]))
+        Some(ScopeSet::parse([
+            "sql",
+            "genie",
+            "model-serving",
+            "files",
+            "mcp.functions",
+            "workspace.workspace"
+        ]))
     );
     let [upstream] = &config.outbound.upstreams[..] else {
         panic!("{:?}", config.outbound.upstreams)

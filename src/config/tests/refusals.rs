@@ -233,13 +233,40 @@ fn variables_that_are_missing_or_wrong_are_named_but_never_shown() {
 }
 
 #[test]
+fn a_bundle_is_named_by_a_path_or_with_its_app_and_target() {
+    check(
+        "bundle: [a]\n",
+        &[
+            "valetkey.yaml:1: bundle: is a list (write a path, or {file: PATH, app: KEY, target: NAME})",
+        ],
+    );
+    check(
+        "bundle: {fil: a, app: b}\n",
+        &[
+            "valetkey.yaml:1: bundle.fil: unknown key (did you mean `file`?)",
+            "valetkey.yaml:1: bundle: does not say which file (add `file: ./databricks.yml`)",
+        ],
+    );
+    check(
+        "bundle: ''\n",
+        &["valetkey.yaml:1: bundle: is empty (write a path, or remove the key)"],
+    );
+    check(
+        "bundle: nowhere.yml\nlogs: {}\n",
+        &[
+            "valetkey.yaml:2: logs: unknown key (did you mean `log`?)",
+            "nowhere.yml: bundle: the file cannot be read: entity not found",
+        ],
+    );
+}
+
+#[test]
 fn what_belongs_to_a_later_version_is_refused_aloud() {
     check(
         "\
 outbound:
   tls: on
   forward: true
-bundle: ./databricks.yml
 audit:
   ship: {volume: main.ops.audit}
 routes:
@@ -251,9 +278,8 @@ routes:
         &[
             "valetkey.yaml:2: outbound.tls: this version does not serve https to the agent yet (remove the key)",
             "valetkey.yaml:3: outbound.forward: this version does not serve CONNECT yet (remove the key)",
-            "valetkey.yaml:4: bundle: this version does not derive routes from a bundle yet (remove the key)",
-            "valetkey.yaml:6: audit.ship: this version does not ship the audit log yet (remove the key)",
-            "valetkey.yaml:11: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:5: audit.ship: this version does not ship the audit log yet (remove the key)",
+            "valetkey.yaml:10: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(

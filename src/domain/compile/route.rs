@@ -1,6 +1,6 @@
 //! One route as written, checked against the catalogue.
 //!
-//! `compile.rs` collects the mistakes of all.
+//! `compile.rs` collects the mistakes of all; `possible.rs` finds routes that no call can match.
 
 use http::Method;
 
@@ -48,7 +48,12 @@ impl Compiler<'_> {
         keep(self.scope().map(|found| scope = found));
         keep(self.scope_is_known(&on, scope.as_ref()));
         if problems.is_empty() {
-            problems.extend(self.can_match(&on).err());
+            let sound = self.fits_together(&on).and_then(|()| self.can_match(&on));
+            problems.extend(
+                sound
+                    .and_then(|()| self.can_serve(&on, scope.as_ref()))
+                    .err(),
+            );
         }
         let Self { source, .. } = self;
         if problems.is_empty() {
@@ -64,8 +69,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Refuses what no call can ever match, or what means nothing together.
-    fn can_match(&self, on: &Matcher) -> Result<(), Problem> {
+    /// Refuses what means nothing together.
+    fn fits_together(&self, on: &Matcher) -> Result<(), Problem> {
         if on.operations.is_none() && on.resource.is_none() && on.path.is_none() {
             return Err(self
                 .problem("", "matches nothing")
@@ -87,28 +92,10 @@ impl Compiler<'_> {
                 .problem("effect", "stands beside `path`")
                 .hint("a raw route says what it does by `method`"));
         }
-        let mut operations = self.catalog.operations().iter().enumerate();
-        let upstream = { on.resource.as_ref() }.is_some_and(|r| *r.kind == *APP);
-        let possible = on.path.is_some()
-            || (upstream && on.operations.is_none())
-            || operations.any(|(index, operation)| on.may_touch(index, operation));
-        if possible {
-            return Ok(());
-        }
-        let key = if on.effect.is_some() {
-            "effect"
-        } else {
-            "operation"
-        };
-        Err(self
-            .problem(
-                key,
-                "can never match: no such operation touches such a resource with such an effect",
-            )
-            .hint("`valetkey check --catalog` lists what each operation touches"))
+        Ok(())
     }
 
-    fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
         let dot = if key.is_empty() { "" } else { "." };
         Problem::new(format!("routes[{}]{dot}{key}", self.index), message).at(self.source.line)
     }
@@ -127,7 +114,7 @@ impl Compiler<'_> {
                 .collect();
             let near = nearest(pattern, ids.chain(families.iter().map(String::as_str)));
             let hint = near.map_or_else(
-                || "`valetkey check` lists the operations".to_owned(),
+                || "`valetkey check --catalog` lists the operations".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
             return Err(self

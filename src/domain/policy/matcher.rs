@@ -106,6 +106,16 @@ impl Matcher {
         }
     }
 
+    /// The most that a matching call may do.
+    pub fn effect(&self) -> Option<Effect> {
+        self.effect
+    }
+
+    /// The MCP tools that may be called; empty = any.
+    pub fn tools(&self) -> &[String] {
+        &self.tools
+    }
+
     /// Whether the route names a resource of this kind.
     pub(in crate::domain) fn is_for(&self, kind: &str) -> bool {
         self.resource.as_ref().is_some_and(|r| *r.kind == *kind)
@@ -176,6 +186,16 @@ impl ResourceMatcher {
                 given.id.starts_with(&self.id)
             } else {
                 *given.id == *self.id
+            }
+    }
+
+    /// Whether everything that `other` means is meant here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        *self.kind == *other.kind
+            && if self.prefix {
+                other.id.starts_with(&self.id)
+            } else {
+                !other.prefix && other.id == self.id
             }
     }
 }
