@@ -353,3 +353,40 @@ fn the_nearest_route_that_lost_says_what_would_have_to_change() {
         "reads: effect: read where the call has write"
     );
 }
+
+#[test]
+fn a_broad_path_hands_out_no_tokens_and_a_deny_reaches_what_hands_them_out() {
+    let raw = |path: &str| {
+        route("raw", RunAs::App, |r| {
+            r.path = Some(path.into());
+        })
+    };
+    let token = |routes: &[RouteSource]| {
+        let policy = compiled(routes);
+        ask(&policy, "app", Method::POST, "/api/2.0/token/create", None)
+    };
+    assert_eq!(token(&[raw("/api/**")]), "no_route");
+    assert_eq!(token(&[raw("/api/2.0/token/{what}")]), "no_route");
+    assert_eq!(token(&[raw("/api/2.0/token/create")]), "raw/app");
+    let permissions = compiled(&[raw("/api/2.0/permissions/jobs/{id}")]);
+    let path = "/api/2.0/permissions/jobs/7";
+    assert_eq!(ask(&permissions, "app", Method::PUT, path, None), "raw/app");
+    let mint = route("mint", RunAs::App, |r| {
+        r.operation = Some("database.credentials.create".into());
+    });
+    let instances = Some(json!({"instance_names": ["pg1"]}));
+    for deny in [
+        on_resource("no", RunAs::Deny, "database/pg1"),
+        route("no", RunAs::Deny, |r| {
+            r.operation = Some("database.*".into())
+        }),
+        route("no", RunAs::Deny, |r| {
+            r.path = Some("/api/2.0/database/**".into())
+        }),
+    ] {
+        let policy = compiled(&[deny, mint.clone()]);
+        let path = "/api/2.0/database/credentials";
+        let answer = ask(&policy, "app", Method::POST, path, instances.clone());
+        assert_eq!(answer, "route_denies");
+    }
+}
