@@ -117,6 +117,7 @@ pub mod runtime {
     pub mod http_client; //    the one door to the network
     pub mod key_store; //      the issuer's keys, kept fresh
     pub mod keyed_flight; //   single flight per key, bounded
+    pub mod lingering; //      bodies that nobody wants
     pub mod listener; //       bind, accept, serve, drain
     pub mod local_ca; //       certificates of our own, made at start
     pub mod metrics; //        Prometheus, typed

@@ -30,6 +30,7 @@ use crate::runtime::agent_gate::AgentGate;
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::http_client::Body;
+use crate::runtime::lingering::linger;
 use crate::runtime::listener::{Answer, Peer, Service};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
@@ -232,6 +233,7 @@ async fn serve(
     let place = place.and_then(|place| place.as_str().rsplit('@').next());
     let asked = place.unwrap_or_else(|| uri.path());
     record.asks(method, asked, request.headers());
+    let request = linger(request);
     let id = Arc::clone(record.request_id());
     let [inbound_slots, outbound_slots] = &proxy.slots;
     let slots = if direction == Direction::Inbound {
@@ -242,7 +244,6 @@ async fn serve(
     let mut response = match slots.try_acquire() {
         Err(_) => record.refused(&ProxyError::Overloaded, None),
         Ok(slot) => {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             let response = match direction {
                 Direction::Inbound => inbound::answer(proxy, request, peer, record).await,
                 Direction::Outbound => match (&proxy.forward, &way) {

@@ -27,6 +27,7 @@ use super::body::BodyFault;
 use super::connect::ConnectFault;
 
 mod credential;
+pub mod mcp;
 mod words;
 
 /// Whom to wake: the value of the log field `fault`.
@@ -143,6 +144,8 @@ pub struct DeniedCall {
     pub caller: &'static str,
     /// The route that came nearest, where none matched.
     pub nearest: Option<Nearest>,
+    /// Whether an MCP client reads the refusal.
+    pub speaks_mcp: bool,
 }
 
 struct Row {
@@ -326,8 +329,18 @@ impl ProxyError {
             details.push(json!({"@type": ERROR_INFO, "reason": "FILES_API_API_IS_NOT_ENABLED", "domain": "valetkey", "metadata": {}}));
         }
         details.push(json!({"@type": REQUEST_INFO, "request_id": request_id, "serving_data": ""}));
-        let body = json!({"error_code": row.error_code, "message": format!("valetkey: {}", self.public()), "details": details});
+        let message = format!("valetkey: {}", self.public());
+        let mut body =
+            json!({"error_code": row.error_code, "message": message, "details": details});
+        let speaks_mcp = matches!(self, Self::Denied(denied) if denied.speaks_mcp);
+        if speaks_mcp {
+            let data = json!({"reason": row.reason, "request_id": request_id, "metadata": self.metadata()});
+            mcp::add(&mut body, row.status, &message, &data);
+        }
         let mut response = Response::new(full(body.to_string()));
+        if speaks_mcp {
+            mcp::say(&mut response, &message);
+        }
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -348,39 +361,6 @@ impl ProxyError {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
-    }
-
-    fn metadata(&self) -> serde_json::Value {
-        let Self::Denied(denied) = self else {
-            return json!({});
-        };
-        let mut metadata = serde_json::Map::new();
-        let mut put = |key: &str, value: Option<String>| {
-            if let Some(value) = value {
-                metadata.insert(key.into(), value.into());
-            }
-        };
-        put(
-            "route",
-            denied.denial.route.as_ref().map(|r| r.name.to_string()),
-        );
-        put(
-            "nearest_route",
-            denied.nearest.as_ref().map(|n| n.route.name.to_string()),
-        );
-        put(
-            "operation",
-            denied.operation.as_ref().map(ToString::to_string),
-        );
-        put(
-            "scope",
-            denied.denial.scope.as_ref().map(ToString::to_string),
-        );
-        put(
-            "resources",
-            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
-        );
-        metadata.into()
     }
 }
 

@@ -32,7 +32,7 @@ use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
 use super::target::Target;
 use super::way::Way;
-use super::{Proxy, Snapshot, partition, refusal};
+use super::{Proxy, Snapshot, error, partition, refusal};
 
 /// Serves one outbound request; errors become answers here.
 pub async fn answer(
@@ -175,7 +175,7 @@ impl<'a> Asked<'a> {
             now: proxy.clock.now(),
         };
         let grant = decide(&snapshot.policy, &call)
-            .map_err(|denial| denied(&snapshot.policy, &call, denial, record))?;
+            .map_err(|denial| denied(&snapshot.policy, &call, denial, self.speaks_mcp(), record))?;
         record.granted(&grant);
         let first = touches.first().and_then(|touch| touch.resource.as_ref());
         let first = first.map(|r| ResourceId {
@@ -183,6 +183,17 @@ impl<'a> Asked<'a> {
             id: r.id.as_ref().into(),
         });
         Ok((grant, first))
+    }
+
+    /// Whether the answer goes to an MCP client. What another app speaks nobody but its client can say.
+    fn speaks_mcp(&self) -> bool {
+        match self.operation {
+            Some((_, operation)) => operation.mcp.is_some(),
+            None => {
+                *self.destination != Destination::Workspace
+                    && error::mcp::is_spoken(&self.parts.headers)
+            }
+        }
     }
 
     /// What leaves, but for the credential.
@@ -301,6 +312,7 @@ fn denied(
     policy: &Policy,
     call: &Call<'_>,
     denial: Denial,
+    speaks_mcp: bool,
     record: &mut RequestRecord,
 ) -> ProxyError {
     record.denied(&denial);
@@ -318,6 +330,7 @@ fn denied(
         } else {
             "user"
         },
+        speaks_mcp,
     }))
 }
 

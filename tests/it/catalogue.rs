@@ -78,7 +78,12 @@ impl Trial {
     /// The identity that should do: the user where a user scope exists.
     fn identity(&self) -> (RunAs, As) {
         if self.operation.user_scope {
-            let held = ScopeSet::new(self.operation.scopes().cloned());
+            let of_things = self
+                .operation
+                .resources
+                .iter()
+                .filter_map(|r| r.scope.clone());
+            let held = ScopeSet::new(self.operation.scopes().cloned().chain(of_things));
             (RunAs::User, As::User(held))
         } else {
             (RunAs::App, As::App)

@@ -32,12 +32,14 @@ impl Compiler<'_> {
             operations_text: self.source.operation.clone().unwrap_or_default(),
             tools: self.source.tools.clone(),
             effect: self.source.effect,
+            denies: self.source.run_as == RunAs::Deny,
             ..Matcher::default()
         };
         keep(self.operations().map(|found| on.operations = found));
         keep(self.resource().map(|found| on.resource = found));
         keep(self.methods().map(|found| on.methods = found));
         keep(self.path().map(|found| on.path = found));
+        on.admin_paths = { on.path.as_ref() }.map_or_else(Vec::new, |path| self.admin_paths(path));
         on.body = self
             .source
             .body
@@ -67,6 +69,15 @@ impl Compiler<'_> {
         } else {
             Err(problems)
         }
+    }
+
+    /// The operations of admin effect that a raw path lies within.
+    fn admin_paths(&self, path: &PathTemplate) -> Vec<usize> {
+        let operations = self.catalog.operations().iter().enumerate();
+        operations
+            .filter(|(_, o)| o.effect == Effect::Admin && o.path.covers(path))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Refuses what means nothing together.
@@ -124,7 +135,7 @@ impl Compiler<'_> {
                 )
                 .hint(hint));
         }
-        if pattern.ends_with('*') {
+        if pattern.ends_with('*') && self.source.run_as != RunAs::Deny {
             // A family never reaches what hands out rights or credentials: such an operation is named in full.
             found.retain(|i| {
                 self.catalog

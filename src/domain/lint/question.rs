@@ -8,7 +8,7 @@
 use http::Method;
 
 use super::thing::{Member, Thing, Things};
-use crate::domain::catalog::{Catalog, Effect, Operation};
+use crate::domain::catalog::{Catalog, Operation};
 use crate::domain::policy::matcher::{Matcher, ResourceMatcher};
 use crate::domain::template::PathTemplate;
 
@@ -157,7 +157,7 @@ impl Matcher {
     /// Whether calls of this operation can be meant, whatever they touch.
     fn may_mean(&self, index: usize, operation: &Operation) -> bool {
         let named = self.operations.as_ref().map_or_else(
-            || self.path.is_some() || operation.effect != Effect::Admin,
+            || self.may_reach(index, operation),
             |all| all.binary_search(&index).is_ok(),
         );
         named
@@ -183,9 +183,7 @@ impl Matcher {
         let named = match (&self.operations, question.operation) {
             (Some(wanted), Some((index, _))) => wanted.binary_search(&index).is_ok(),
             (Some(_), None) => false,
-            (None, Some((_, operation))) => {
-                self.path.is_some() || operation.effect != Effect::Admin
-            }
+            (None, Some((index, operation))) => self.may_reach(index, operation),
             (None, None) => true,
         };
         let within = |most| { question.operation }.is_some_and(|(_, o)| o.effect <= most);

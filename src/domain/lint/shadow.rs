@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::question::{Question, questions};
 use super::thing::Things;
 use super::{Place, listed};
+use crate::domain::catalog::Effect;
 use crate::domain::policy::{Policy, Route};
 use crate::domain::problem::Problem;
 use crate::domain::route::RunAs;
@@ -41,7 +42,8 @@ impl<'p> Shadows<'p> {
     /// Looks at each route; what a bundle implies may be overridden on purpose, so of it nothing is said.
     pub(super) fn find(&mut self, found: &mut Vec<Problem>) {
         for (index, route) in self.policy.routes().iter().enumerate() {
-            let asked = questions(&route.on, &self.policy.catalog, &self.things);
+            let mut asked = questions(&route.on, &self.policy.catalog, &self.things);
+            asked.retain(|question| self.matters(question, index, route));
             if asked.is_empty() {
                 continue; // `ids.rs` says of what can never match
             }
@@ -56,6 +58,31 @@ impl<'p> Shadows<'p> {
                 self.taken(index, route, &asked, &answers, found);
             }
         }
+    }
+
+    /// Whether somebody would miss the answer: a route that denies also reaches what hands out credentials, which nothing allows
+    /// unless a later route names it.
+    fn matters(&self, question: &Question<'_>, index: usize, route: &Route) -> bool {
+        let Some((operation, _)) =
+            { question.operation }.filter(|(_, o)| route.on.denies && o.effect == Effect::Admin)
+        else {
+            return true;
+        };
+        let reaches = |number: &u32| {
+            let later = self.route(*number).filter(|_| *number as usize > index);
+            later.is_some_and(|later| {
+                let on = &later.on;
+                on.operations.is_some() || on.admin_paths.contains(&operation)
+            })
+        };
+        let kinds = self.policy.routes().iter().zip(0u32..);
+        let with_both = kinds.filter(|(r, _)| r.on.resource.is_some() && r.on.operations.is_some());
+        let mut with_both = with_both.filter(|(r, _)| {
+            { r.on.operations.as_ref() }.is_some_and(|all| all.binary_search(&operation).is_ok())
+        });
+        self.policy.index.named(operation).iter().any(reaches)
+            || self.raw.iter().any(reaches)
+            || with_both.any(|(_, number)| reaches(&number))
     }
 
     /// The first route before this one that answers the question, whatever it says.

@@ -64,11 +64,17 @@ pub fn nearest(policy: &Policy, call: &Call<'_>, winner: Option<&Route>) -> Opti
     losers
         .map(|route| (route, route.on.misses(call, touch)))
         .filter(|(_, misses)| !misses.is_empty())
-        .map(|(route, misses)| (misses.iter().map(|m| m.weight).sum::<u32>(), route, misses))
-        .filter(|(distance, ..)| *distance < Miss::NOTHING_IN_COMMON)
+        .map(|(route, misses)| (distance(&misses), route, misses))
+        .filter(|((distance, _), ..)| *distance < Miss::NOTHING_IN_COMMON)
         .min_by_key(|(distance, ..)| *distance)
         .map(|(_, route, misses)| Nearest {
             route: Arc::clone(route),
             misses,
         })
+}
+
+/// How far away a route is; of two equally far ones that which names the very thing comes first.
+fn distance(misses: &[Miss]) -> (u32, bool) {
+    let sum = misses.iter().map(|miss| miss.weight).sum();
+    (sum, misses.iter().any(Miss::is_of_resource))
 }

@@ -1,6 +1,6 @@
 //! Templates compared as sets of paths: which is part of which, and which have a path in common.
 //!
-//! For lints alone; a request is matched by `template.rs`. Proven against `matches` by a property test.
+//! For lints, and for what a raw route may reach; a request is matched by `template.rs`. Proven against `matches` by a property test.
 
 use super::{Part, PathTemplate};
 
