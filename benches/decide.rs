@@ -10,12 +10,13 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use serde_json::{Value, json};
-use valetkey::domain::ask::{self, Call, CallerView, FollowUpView};
+use valetkey::domain::ask::{self, Call, CallerView, FollowUpView, Partition, touch};
 use valetkey::domain::audit::chain::Chain;
 use valetkey::domain::audit::{self, Decision, Event, Identity, Record, Text};
 use valetkey::domain::catalog::Catalog;
 use valetkey::domain::clock::{Clock, SystemClock, Timestamp};
-use valetkey::domain::compile::compile;
+use valetkey::domain::compile::{Settings, compile};
+use valetkey::domain::destination::Destination;
 use valetkey::domain::identity::UserId;
 use valetkey::domain::jwks::KeySet;
 use valetkey::domain::path::CanonicalPath;
@@ -35,12 +36,16 @@ mod common {
 
 const ISSUER: &str = "https://workspace.example.com/oidc";
 
-/// `count` routes of five kinds in turn, and one that names a family of operations.
+/// `count` routes: five kinds in turn, one that names a family of operations, and one that lists tools.
 fn routes(count: usize) -> Vec<RouteSource> {
-    let mut routes: Vec<RouteSource> = (0..count - 1).map(route).collect();
+    let mut routes: Vec<RouteSource> = (0..count - 2).map(route).collect();
     let mut family = empty("family", RunAs::App);
     family.operation = Some("mlflow.*".into());
     routes.push(family);
+    let mut server = empty("server", RunAs::App);
+    server.resource = Some("mcp/functions/c.s".into());
+    server.tools = vec!["look_up".into()];
+    routes.push(server);
     routes
 }
 
@@ -53,6 +58,8 @@ fn empty(name: &str, run_as: RunAs) -> RouteSource {
         methods: Vec::new(),
         path: None,
         body: BTreeMap::new(),
+        tools: Vec::new(),
+        effect: None,
         run_as,
         scope: None,
     }
@@ -94,7 +101,7 @@ struct Case {
 /// One request for each kind of route, each for the last route of its kind; and four that nothing matches.
 fn cases(count: usize) -> Vec<Case> {
     let last = |kind: usize| {
-        let of_kind = (0..count - 1).rev().find(|i| i % 5 == kind);
+        let of_kind = (0..count - 2).rev().find(|i| i % 5 == kind);
         of_kind.unwrap_or_default()
     };
     let (warehouse, index) = (format!("w{}", last(0)), format!("c{}.docs.i", last(1)));
@@ -103,6 +110,7 @@ fn cases(count: usize) -> Vec<Case> {
     let page = format!("/api/2.0/custom/p{page}/7");
     let runs = "/api/2.0/mlflow/runs/update";
     let ask = "/api/2.0/custom/ask";
+    let mcp = "/api/2.0/mcp/functions/c/s";
     let get = |name, path: &str, allowed| case(name, Method::GET, path, None, allowed);
     let post = |name, path: &str, body, allowed| case(name, Method::POST, path, body, allowed);
     vec![
@@ -111,7 +119,9 @@ fn cases(count: usize) -> Vec<Case> {
         post("operation+resource", &model, None, true),
         get("path", &page, true),
         post("body", ask, Some(json!({"kind": kind})), true),
-        post("operation", runs, None, true),
+        post("operation", runs, Some(json!({"run_id": "r1"})), true),
+        post("tool", mcp, tool_call("c__s__look_up"), true),
+        post("miss-tool", mcp, tool_call("c__s__other"), false),
         post("miss-resource", STATEMENTS, statement("none"), false),
         get("miss-prefix", &query("none.docs.i"), false),
         get("miss-path", "/api/2.0/custom/none/7", false),
@@ -123,6 +133,10 @@ const STATEMENTS: &str = "/api/2.0/sql/statements";
 
 fn statement(warehouse: &str) -> Option<Value> {
     Some(json!({"warehouse_id": warehouse, "statement": "select 1"}))
+}
+
+fn tool_call(name: &str) -> Option<Value> {
+    Some(json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}))
 }
 
 fn query(index: &str) -> String {
@@ -153,16 +167,25 @@ fn decisions(c: &mut Criterion) {
     let catalog = Catalog::built_in().expect("the catalogue");
     let (subject, scopes) = (subject(), ScopeSet::parse(SCOPES.split(' ')));
     for count in [10, 1_000, 10_000] {
-        let policy = compile(&routes(count), Arc::clone(&catalog), false).expect("a policy");
+        let policy =
+            compile(&routes(count), Arc::clone(&catalog), Settings::default()).expect("a policy");
         let mut group = c.benchmark_group(format!("decide/{count}"));
         for case in cases(count) {
             let operation = catalog.find(&case.method, &case.path);
             let body = case.body.as_ref();
-            let resources = operation.map_or_else(Vec::new, |(_, o)| {
-                ask::resources(o, &case.path, None, body, &FollowUpView::None).expect("one reading")
+            let headers = http::HeaderMap::new();
+            let touches = operation.map_or_else(Vec::new, |(_, o)| {
+                let request = ask::Request {
+                    path: &case.path,
+                    query: None,
+                    headers: &headers,
+                    body,
+                };
+                touch::touches(o, &request, &FollowUpView::None).expect("one reading")
             });
             let call = Call {
                 method: &case.method,
+                destination: &Destination::Workspace,
                 path: &case.path,
                 body,
                 caller: CallerView::User {
@@ -170,14 +193,25 @@ fn decisions(c: &mut Criterion) {
                     scopes: &scopes,
                 },
                 operation,
-                resources: &resources,
+                touches: &touches,
                 follow_up: &FollowUpView::None,
+                partition: Partition::None,
+                now: Timestamp::UNIX_EPOCH,
             };
             assert_eq!(
                 decide(&policy, &call).is_ok(),
                 case.allowed,
                 "{}",
                 case.name
+            );
+            let counted = allocation_counter::measure(|| {
+                black_box(decide(&policy, black_box(&call)).is_ok());
+            });
+            assert!(
+                !case.allowed || counted.count_total == 0,
+                "{}: {} allocations on the hit path",
+                case.name,
+                counted.count_total
             );
             group.bench_function(case.name, |b| {
                 b.iter(|| decide(&policy, black_box(&call)).is_ok())
@@ -197,17 +231,27 @@ fn whole(policy: &Policy, subject: &UserId, scopes: &ScopeSet) -> bool {
         .expect("a path");
     let operation = policy.catalog().find(&method, &path);
     let _ = policy.reads_body(&method, &path, operation.map(|(_, o)| &**o));
-    let resources = operation.map_or_else(Vec::new, |(_, o)| {
-        ask::resources(o, &path, None, None, &FollowUpView::None).expect("one reading")
+    let headers = http::HeaderMap::new();
+    let touches = operation.map_or_else(Vec::new, |(_, o)| {
+        let request = ask::Request {
+            path: &path,
+            query: None,
+            headers: &headers,
+            body: None,
+        };
+        touch::touches(o, &request, &FollowUpView::None).expect("one reading")
     });
     let call = Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: None,
         caller: CallerView::User { subject, scopes },
         operation,
-        resources: &resources,
+        touches: &touches,
         follow_up: &FollowUpView::None,
+        partition: Partition::None,
+        now: Timestamp::UNIX_EPOCH,
     };
     decide(policy, &call).is_ok()
 }

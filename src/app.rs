@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,31 +16,34 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
+use crate::dev::{self, SharedDoor};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
 use crate::domain::compile;
+use crate::domain::lint;
 use crate::domain::policy::Policy;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
-use crate::domain::scope::ScopeSet;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
-use crate::proxy::record::Sinks;
 use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::{Listener, Stop};
+use crate::runtime::listener::{Listener, Service};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::shipper::Shipper;
 use crate::runtime::upstream::Door;
 
-use self::wire::{bind_all, flow_settings, http_client, identity, session_settings};
+use self::secure::{Calls, certificates, forward};
+use self::wire::{bind_all, doors, flow_settings, http_client, identity, session_settings};
 
 mod drain;
+mod running;
+mod secure;
 pub mod ship;
-mod wire;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -52,6 +56,8 @@ pub struct App {
     addresses: Addresses,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
+    calls: Calls,
+    root: Option<CertificateDer<'static>>,
     agent_address: String,
     agent_start_time: Duration,
     drain_time: Duration,
@@ -65,12 +71,38 @@ pub struct App {
 /// Every mistake in it, with the file.
 pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     let catalog = Catalog::built_in()?;
-    let presigned = config.outbound.presigned == Presigned::Allow;
+    let settings = compile::Settings {
+        origin: config.policy_origin,
+        presigned_allowed: config.outbound.presigned == Presigned::Allow,
+        observe_until: config.observe_until,
+    };
     match config.policy_origin {
-        PolicyOrigin::Starter => Ok(compile::starter(catalog, presigned)),
-        PolicyOrigin::Routes => compile::compile(&config.routes, catalog, presigned)
-            .map_err(|problems| in_file(problems, config.source.as_deref())),
+        PolicyOrigin::Starter => Ok(compile::starter(catalog, settings)),
+        PolicyOrigin::Routes | PolicyOrigin::Bundle => {
+            compile::compile(&config.routes, catalog, settings)
+                .map_err(|problems| in_file(problems, config.source.as_deref()))
+        }
     }
+}
+
+/// What the policy allows or leaves out and probably does not mean, with the file.
+pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let upstreams = config.outbound.destinations();
+    let around = lint::Surroundings {
+        upstreams: Some(&upstreams),
+        ceiling: config.users.scopes.as_ref(),
+        declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
+    };
+    let mut found = config.left_out().to_vec();
+    found.extend(lint::lint(policy, around));
+    let name = config
+        .source
+        .as_ref()
+        .map(|path| path.display().to_string());
+    for problem in found.iter_mut().filter(|problem| problem.file.is_none()) {
+        problem.file.clone_from(&name);
+    }
+    found
 }
 
 /// Adds the file's name to problems that were found in it.
@@ -94,7 +126,11 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
-        let (outbound, inbound, admin_listener) = bind_all(config).await?;
+        for warning in warnings(config, &policy) {
+            tracing::warn!(%warning, "policy");
+        }
+        let certificates = certificates(config)?;
+        let (outbound, inbound, admin_listener) = bind_all(config, certificates.listener).await?;
         let addresses = Addresses {
             inbound: inbound.address(),
             outbound: outbound.address(),
@@ -103,8 +139,7 @@ impl App {
         let metrics = Metrics::new().map_err(|fault| one("metrics", fault.to_string()))?;
         metrics.policy_starter(policy.origin() == PolicyOrigin::Starter);
         let http = http_client(config)?;
-        let workspace = Door::to_origin(Arc::clone(&http), &config.workspace.origin)
-            .map_err(|fault| one("workspace.host", fault.to_string()))?;
+        let doors = doors(config, &http)?;
         let agent = Door::to_agent_at(Arc::clone(&http), &config.inbound.agent)
             .map_err(|fault| one("inbound.agent", fault.to_string()))?;
         let (verifier, credentials) = identity(config, &http, &clock, &metrics)?;
@@ -114,9 +149,10 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let (audit, shipper) = ship::audit(config, &http, &clock, &metrics)?;
+        let (sinks, shipper) = ship::sinks(config, &http, &clock, metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
+        let calls = Calls::until(&sinks.cut);
         let proxy = Arc::new(Proxy {
             settings: flow_settings(config, addresses.outbound)?,
             snapshot: ArcSwap::from_pointee(Snapshot::new(policy, config.users.scopes.clone(), 1)),
@@ -124,36 +160,28 @@ impl App {
             verifier,
             credentials,
             follow_ups: FollowUps::default(),
-            sinks: Sinks {
-                audit,
-                metrics,
-                cut: CancellationToken::new(),
-            },
-            workspace,
+            sinks,
+            doors,
+            clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
+            upstreams: config.outbound.destinations(),
             agent,
             gate: AgentGate::new(),
-            local: LocalOidc::new(
-                addresses.outbound,
-                config.workspace.workspace_id.clone(),
-                local_client,
-            ),
+            local: LocalOidc::new(config.workspace.workspace_id.clone(), local_client),
+            forward: forward(config, certificates.stand_ins, &calls),
             tunnels: TaskTracker::new(),
             slots: [slots(), slots()],
         });
-        let admin = Arc::new(Admin::new(
-            Arc::clone(&proxy),
-            addresses,
-            clock.now(),
-            shipper.clone(),
-        ));
+        let admin = Admin::new(Arc::clone(&proxy), addresses, clock.now(), shipper.clone());
         Ok(Self {
             inbound,
             outbound,
             admin_listener,
             addresses,
             proxy,
-            admin,
+            admin: Arc::new(admin),
+            calls,
+            root: certificates.root,
             agent_address,
             agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
@@ -179,6 +207,11 @@ impl App {
 
     /// Serves. `pace` is that of a child of ours or of somebody else's agent.
     pub fn start(self, pace: ProbePace) -> Running {
+        self.start_behind(None, pace)
+    }
+
+    /// The same behind the front door of a developer's machine, if there is one.
+    pub fn start_behind(self, door: Option<SharedDoor>, pace: ProbePace) -> Running {
         let Self {
             inbound,
             outbound,
@@ -186,6 +219,8 @@ impl App {
             addresses,
             proxy,
             admin,
+            calls,
+            root,
             agent_address,
             agent_start_time,
             drain_time,
@@ -197,16 +232,17 @@ impl App {
             proxy: Arc::clone(&proxy),
             admin: Arc::clone(&admin),
             stop_inbound: CancellationToken::new(),
-            stop_outbound: CancellationToken::new(),
+            stop_outbound: calls.stop.gently,
             stop_admin: CancellationToken::new(),
             cut: proxy.sinks.cut.clone(),
             inbound_tasks: TaskTracker::new(),
-            outbound_tasks: TaskTracker::new(),
+            outbound_tasks: calls.tasks,
             admin_tasks: TaskTracker::new(),
             drain_time,
             ship_time,
             shipper,
             stop_begun: Arc::default(),
+            root,
         };
         running.note_stop();
         note_start(&proxy);
@@ -220,14 +256,14 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            proxy::service(&proxy, Direction::Inbound),
+            dev::behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
-        let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
+        let answer: Service = Arc::new(move |request, _peer| {
             let admin = Arc::clone(&admin);
-            async move { admin.answer(&request) }
-        };
+            Box::pin(async move { admin.answer(&request) })
+        });
         tokio::spawn(admin_listener.serve(
             answer,
             running.stop_of(&running.stop_admin),
@@ -263,78 +299,7 @@ pub struct Running {
     ship_time: Duration,
     shipper: Option<Arc<Shipper>>,
     stop_begun: Arc<OnceLock<Instant>>,
-}
-
-impl Running {
-    /// Has the time of the stop noted: from then on the drain time runs, whoever drains.
-    fn note_stop(&self) {
-        let (stop, begun) = (self.stop_inbound.clone(), Arc::clone(&self.stop_begun));
-        tokio::spawn(async move {
-            stop.cancelled().await;
-            begun.get_or_init(Instant::now);
-        });
-    }
-
-    fn stop_of(&self, gently: &CancellationToken) -> Stop {
-        Stop {
-            gently: gently.clone(),
-            at_once: self.cut.clone(),
-        }
-    }
-
-    /// Where the listeners are.
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
-    }
-
-    /// The shared parts.
-    pub fn proxy(&self) -> &Arc<Proxy> {
-        &self.proxy
-    }
-
-    /// The admin view.
-    pub fn admin(&self) -> &Arc<Admin> {
-        &self.admin
-    }
-
-    /// What ships the audit log, if anything does.
-    pub fn shipper(&self) -> Option<&Arc<Shipper>> {
-        self.shipper.as_ref()
-    }
-
-    /// `limits.drain_time`.
-    pub fn drain_time(&self) -> Duration {
-        self.drain_time
-    }
-
-    /// The part of the drain time that is kept for shipping the end of the audit log; zero where nothing is shipped.
-    pub fn ship_time(&self) -> Duration {
-        self.ship_time
-    }
-
-    /// Cancelled: no new inbound request is taken.
-    pub fn stop_inbound(&self) -> &CancellationToken {
-        &self.stop_inbound
-    }
-
-    /// Cancelled: no new outbound call is taken. Inbound is stopped first, since agents call out while they answer.
-    pub fn stop_outbound(&self) -> &CancellationToken {
-        &self.stop_outbound
-    }
-
-    /// Fetches one token for the app before anybody needs it, so that `/readyz` tells of a wrong secret from the start.
-    /// Without a route that always runs as the app there may never be such a call, and none is made.
-    pub fn try_app_credential(&self) {
-        let proxy = Arc::clone(&self.proxy);
-        tokio::spawn(async move {
-            let scope = proxy.snapshot.load().policy.first_app_scope();
-            if let Some(scope) = scope
-                && let Err(fault) = proxy.credentials.app().token(&ScopeSet::new([scope])).await
-            {
-                tracing::error!(%fault, "the app's credential does not work; calls that run as the app will be refused");
-            }
-        });
-    }
+    root: Option<CertificateDer<'static>>,
 }
 
 /// Says once that the agent takes longer than it should; inbound answers 503 until it is there.
@@ -354,8 +319,8 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in compile::warnings(&snapshot.policy) {
-        tracing::warn!(%warning, "policy");
+    if let Some(until) = snapshot.policy.observed_until() {
+        tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }
     if snapshot.policy.origin() == PolicyOrigin::Starter {
         tracing::warn!(
@@ -367,10 +332,7 @@ fn note_start(proxy: &Proxy) {
 /// A record that says which policy is, or is not, in force.
 pub fn policy_record(event: Event, origin: PolicyOrigin) -> Record {
     let mut record = Record::new(event);
-    record.reason = Some(Text::Fixed(match origin {
-        PolicyOrigin::Routes => "routes",
-        PolicyOrigin::Starter => "starter",
-    }));
+    record.reason = Some(Text::Fixed(origin.as_str()));
     record
 }
 

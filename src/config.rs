@@ -1,15 +1,13 @@
 //! The configuration: file and environment in, checked values out, or every mistake at once (PRODUCT 2 to 4).
 //!
-//! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of
-//! `raw.rs`) → `sections.rs`, `routes.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
-//! read. Nothing here is ever written back: there is only [`Config::summary`]. Read `raw.rs` next.
+//! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of `raw.rs`)
+//! → `sections.rs` and those beside it (values). The environment is passed in; nothing comes out but [`Config::summary`].
 //!
 //! Lives: listeners, files and limits are read once (a change needs a restart); `routes` and `users.scopes` are the
 //! policy and may be swapped while running; secrets are read when the configuration is.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,16 +16,24 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use tracing::level_filters::LevelFilter;
 
-use crate::domain::identity::{ClientId, WorkspaceOrigin};
+use crate::domain::clock::Timestamp;
+use crate::domain::identity::{ClientId, Origin};
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
+use crate::domain::tunnel::AllowedHosts;
 
+pub mod alone;
 pub mod audit;
+pub mod bundle;
 pub mod check;
+pub mod confine;
+pub mod file;
 pub mod inbound;
 pub mod limits;
+pub mod outbound;
+pub mod policy;
 pub mod raw;
 pub mod read;
 pub mod reader;
@@ -36,53 +42,90 @@ pub mod schema;
 pub mod sections;
 pub mod ship;
 pub mod substitute;
+pub mod summary;
 #[cfg(test)]
 mod tests;
+pub mod upstreams;
 pub mod values;
 pub mod words;
 pub mod yaml;
 
 use audit::Audit;
+use bundle::Loaded;
+use confine::Confine;
 use limits::Limits;
+use upstreams::Upstream;
 use words::{Algorithm, AppScopes, Exchange, LogFormat, Presigned, SessionFormat, UserMode};
+use yaml::Node;
 
 /// The environment as it was when the program started. `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Env(BTreeMap<String, String>);
+pub struct Env {
+    variables: BTreeMap<String, String>,
+    development: Development,
+}
+
+/// How `valetkey dev` changes what a configuration means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Development {
+    /// Not at all: this is not `dev`.
+    #[default]
+    Off,
+    /// Inbound listens on loopback only.
+    Real,
+    /// … and the embedded workspace takes the place of what `workspace`, `app` and `users.audience` say.
+    Embedded,
+}
 
 impl Env {
     /// What a variable holds.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.variables.get(name).map(String::as_str)
     }
 
     /// The names of all variables, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.variables.keys().map(String::as_str)
     }
 
     /// All variables.
     pub fn variables(&self) -> &BTreeMap<String, String> {
-        &self.0
+        &self.variables
+    }
+
+    /// How `dev` changes what a configuration means.
+    pub fn development(&self) -> Development {
+        self.development
+    }
+
+    /// The same for `dev`, with more variables.
+    #[must_use]
+    pub fn developing(mut self, development: Development, more: BTreeMap<String, String>) -> Self {
+        self.development = development;
+        self.variables.extend(more);
+        self
     }
 }
 
 impl From<BTreeMap<String, String>> for Env {
     fn from(variables: BTreeMap<String, String>) -> Self {
-        Self(variables)
+        Self {
+            variables,
+            development: Development::Off,
+        }
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
         let owned = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
-        Self(owned.collect())
+        Self::from(owned.collect::<BTreeMap<_, _>>())
     }
 }
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -109,7 +152,7 @@ impl Default for LoadOptions {
 pub struct Config {
     /// The file it was read from; `None` where the environment was enough.
     pub source: Option<PathBuf>,
-    /// Of that file's text, to know a later one from it.
+    /// Of that file's text and of the bundle's files, to know later ones from them.
     pub digest: Digest,
     /// The workspace.
     pub workspace: Workspace,
@@ -125,8 +168,14 @@ pub struct Config {
     pub routes: Vec<RouteSource>,
     /// Whether the routes are the user's or the starter policy is to be used.
     pub policy_origin: PolicyOrigin,
+    /// What the bundle declares, where one is named.
+    pub bundle: Option<Loaded>,
+    /// Until when would-be denials are only recorded (`mode: observe`).
+    pub observe_until: Option<Timestamp>,
     /// The audit log.
     pub audit: Audit,
+    /// How the child of `run` is kept from walking around the sidecar.
+    pub confine: Confine,
     /// Metrics, health, status.
     pub admin: Admin,
     /// The program's own log.
@@ -141,7 +190,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Workspace {
     /// The one place that credentials are sent to.
-    pub origin: WorkspaceOrigin,
+    pub origin: Origin,
     /// Pinned issuer; `None` = discovered.
     pub issuer: Option<String>,
     /// Pinned address of the issuer's keys.
@@ -204,6 +253,8 @@ pub struct Session {
     pub ttl: Duration,
     /// Life after the request that opened it.
     pub linger: Duration,
+    /// How long ahead of a token's end the agent is warned.
+    pub expiry_warning: Duration,
     /// What the stand-in looks like.
     pub format: SessionFormat,
     /// Most sessions at a time.
@@ -228,8 +279,18 @@ pub struct Outbound {
     pub listen: SocketAddr,
     /// The pair of an agent that `serve` did not start.
     pub local_client: Option<LocalClient>,
+    /// Whether https is served on the same port.
+    pub tls: bool,
+    /// Whether CONNECT is served.
+    pub forward: bool,
+    /// Hosts that CONNECT may lead to without a look inside.
+    pub allow_hosts: AllowedHosts,
+    /// Where the local CA and the public roots are written, for an agent that `run` did not start.
+    pub trust_file: Option<PathBuf>,
     /// Whether calls that hand out storage addresses pass.
     pub presigned: Presigned,
+    /// Further hosts.
+    pub upstreams: Vec<Upstream>,
 }
 
 /// `outbound.local_client`.
@@ -265,10 +326,10 @@ impl Config {
     /// # Errors
     /// Every mistake that was found, in the order of their lines.
     pub fn load(options: &LoadOptions, env: &Env) -> Result<Self, Vec<Problem>> {
-        let Some((path, key)) = find(options, env) else {
+        let Some((path, key)) = file::find(options, env) else {
             return Self::parse("", None, env);
         };
-        let text = read_file(&path).map_err(|message| {
+        let text = file::read(&path).map_err(|message| {
             let mut problem = Problem::new(key, message);
             problem.file = Some(path.display().to_string());
             vec![problem]
@@ -281,101 +342,38 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, source: Option<&Path>, env: &Env) -> Result<Self, Vec<Problem>> {
+        let tree = yaml::parse(text).map_err(|problem| file::in_order(vec![problem], source))?;
+        let config = Self::of_tree(tree, source, (env, env))?;
+        let bundle = config.bundle.as_ref().map(|bundle| bundle.digest);
+        Ok(Self {
+            digest: file::content(text.as_bytes(), bundle),
+            ..config
+        })
+    }
+
+    /// Checks a tree: its variables come from the first environment, what stands in for absent keys from the second.
+    fn of_tree(
+        mut tree: Node,
+        source: Option<&Path>,
+        (variables, env): (&Env, &Env),
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let parsed = yaml::parse(text).map_err(|problem| vec![problem]);
-        let result = parsed.and_then(|mut tree| {
-            substitute::substitute(&mut tree, env, &mut problems);
-            let raw = read::read(&tree, &mut problems);
-            sections::check(raw, env, problems)
-        });
-        result
+        substitute::substitute(&mut tree, variables, &mut problems);
+        let raw = read::read(&tree, &mut problems);
+        let folder = source
+            .and_then(Path::parent)
+            .unwrap_or_else(|| Path::new(""));
+        sections::check(raw, (env, folder), problems)
             .map(|config| Self {
                 source: source.map(Path::to_path_buf),
-                digest: Digest::of(&[text.as_bytes()]),
                 ..config
             })
-            .map_err(|problems| in_order(problems, source))
+            .map_err(|problems| file::in_order(problems, source))
     }
 
-    /// What the start log and `check` say about it: names and values, no secret among them.
-    pub fn summary(&self) -> Vec<(&'static str, String)> {
-        let source = |path: &PathBuf| path.display().to_string();
-        let app = self.app.client_id.as_ref();
-        let policy = match self.policy_origin {
-            PolicyOrigin::Routes => format!("{} routes", self.routes.len()),
-            PolicyOrigin::Starter => "starter policy".to_owned(),
-        };
-        let ceiling = self.users.scopes.as_ref();
-        vec![
-            (
-                "config",
-                self.source
-                    .as_ref()
-                    .map_or_else(|| "environment".into(), source),
-            ),
-            ("workspace", self.workspace.origin.to_string()),
-            ("inbound", self.inbound.listen.to_string()),
-            ("agent", self.inbound.agent.to_string()),
-            ("outbound", self.outbound.listen.to_string()),
-            ("admin", self.admin.listen.to_string()),
-            ("user", format!("{:?}", self.inbound.user).to_lowercase()),
-            ("audiences", self.users.audiences.join(" ")),
-            (
-                "scopes",
-                ceiling.map_or_else(|| "no ceiling".into(), ToString::to_string),
-            ),
-            (
-                "app",
-                app.map_or_else(|| "none".into(), ToString::to_string),
-            ),
-            ("policy", policy),
-            ("audit", source(&self.audit.file)),
-            (
-                "audit_ship",
-                self.audit
-                    .ship
-                    .as_ref()
-                    .map_or_else(|| "none".into(), |ship| ship.folder.to_string()),
-            ),
-        ]
+    /// What the bundle declares and could not become part of the policy.
+    pub fn left_out(&self) -> &[Problem] {
+        let bundle = self.bundle.as_ref();
+        bundle.map_or(&[], |bundle| &bundle.declared.left_out)
     }
-}
-
-/// The file to read, and the name of what pointed to it.
-fn find(options: &LoadOptions, env: &Env) -> Option<(PathBuf, &'static str)> {
-    const VARIABLE: &str = "VALETKEY_CONFIG";
-    if let Some(path) = &options.config {
-        return Some((path.clone(), "--config"));
-    }
-    if let Some(path) = env.get(VARIABLE).filter(|path| !path.is_empty()) {
-        return Some((path.into(), VARIABLE));
-    }
-    // `try_exists` also fails where the file may not be looked at: then reading it says so.
-    let there = options.default_file.try_exists().unwrap_or(true);
-    there.then(|| (options.default_file.clone(), "(file)"))
-}
-
-fn read_file(path: &Path) -> Result<String, String> {
-    let mut bytes = Vec::new();
-    let limit = yaml::CONFIG_BYTES_MAX as u64 + 1;
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
-        .map_err(|error| format!("the file cannot be read: {}", error.kind()))?;
-    String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())
-}
-
-/// Adds the file's name and sorts by line, what has none first.
-fn in_order(mut problems: Vec<Problem>, source: Option<&Path>) -> Vec<Problem> {
-    for problem in &mut problems {
-        if problem.key.is_empty() {
-            problem.key = "(file)".into(); // the root itself
-        }
-        let of_a_variable =
-            problem.line == 0 && problem.key.starts_with(|c: char| c.is_uppercase());
-        if !of_a_variable {
-            problem.file = source.map(|path| path.display().to_string());
-        }
-    }
-    problems.sort_by_key(|problem| problem.line);
-    problems
 }

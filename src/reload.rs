@@ -1,19 +1,19 @@
-//! A new policy without a restart: on SIGHUP, or when the file's content changes.
+//! A new policy without a restart: on SIGHUP, or when the content of the file or of its bundle's files changes.
 //!
 //! A bad file changes nothing: the last good policy stays in force, and the log, `/status`, a metric and an audit record say
 //! why. Content is compared, not time stamps: mounted configuration is swapped by links (dependencies 2.8).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{compile_policy, policy_record};
-use crate::config::{Config, Env, LoadOptions, Users};
+use crate::app::{compile_policy, policy_record, warnings};
+use crate::config::bundle::{Loaded, Watched, section};
+use crate::config::{Config, Env, LoadOptions, Users, file};
 use crate::domain::audit::{Event, Text};
-use crate::domain::compile;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
 use crate::domain::secret::Digest;
@@ -32,6 +32,8 @@ pub struct Reloader {
     env: Env,
     /// The file that the running configuration came from.
     file: PathBuf,
+    /// The files of its bundle.
+    bundle: Option<Watched>,
     content: Settling,
     hangups: Signal,
     /// Sections that only a restart changes, as they were at the start.
@@ -65,6 +67,7 @@ impl Reloader {
             options,
             env,
             file,
+            bundle: config.bundle.as_ref().map(|bundle| bundle.watched.clone()),
             content: Settling::new(config.digest),
             hangups: signal(SignalKind::hangup())?,
             at_start: fixed(config),
@@ -81,16 +84,49 @@ impl Reloader {
                 _ = looks.tick() => false,
             };
             // A file that is gone for a moment is being replaced.
-            let changed = std::fs::read(&self.file)
-                .is_ok_and(|bytes| self.content.looked(Digest::of(&[&bytes]), forced));
+            let changed = self.digest();
+            let changed = changed.is_some_and(|digest| self.content.looked(digest, forced));
             if forced || changed {
-                self.reload();
+                self.watch_anew(self.reload().as_ref());
             }
         }
     }
 
-    /// Loads the file once and puts its policy in force, or says why not.
-    pub fn reload(&self) {
+    /// Of the files as they are now.
+    fn digest(&self) -> Option<Digest> {
+        let text = std::fs::read(&self.file).ok()?;
+        let bundle = match &self.bundle {
+            Some(watched) => Some(watched.digest()?),
+            None => None,
+        };
+        Some(file::content(&text, bundle))
+    }
+
+    /// A reload may have found another bundle or other includes. Where it was refused, what is mended there must be noticed
+    /// all the same.
+    fn watch_anew(&mut self, loaded: Option<&Config>) {
+        if let Some(config) = loaded {
+            let watched = |bundle: &Loaded| bundle.watched.clone();
+            self.bundle = config.bundle.as_ref().map(watched);
+            // What was loaded, not what was seen before: a change in between is one more.
+            self.content = Settling::new(config.digest);
+            return;
+        }
+        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
+        let text = std::fs::read_to_string(&self.file);
+        let found = text
+            .ok()
+            .and_then(|text| section::watched(&text, folder, &self.env));
+        if found.is_some() && found != self.bundle {
+            self.bundle = found;
+            self.content = self
+                .digest()
+                .map_or_else(|| Settling::new(self.content.known), Settling::new);
+        }
+    }
+
+    /// Loads the file once and puts its policy in force, or says why not; the configuration where it was loaded.
+    pub fn reload(&self) -> Option<Config> {
         let loaded = Config::load(&self.options, &self.env)
             .and_then(|config| compile_policy(&config).map(|policy| (config, policy)));
         let Proxy {
@@ -98,7 +134,7 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                for warning in compile::warnings(&policy) {
+                for warning in warnings(&config, &policy) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();
@@ -116,6 +152,7 @@ impl Reloader {
                 self.admin.reloaded(None);
                 tracing::info!(version, "the policy was reloaded");
                 self.warn_of_restart(&config);
+                Some(config)
             }
             Err(problems) => {
                 let text = problems
@@ -129,6 +166,7 @@ impl Reloader {
                 record.reason = Some(Text::Fixed("invalid"));
                 sinks.audit.note(record);
                 self.admin.reloaded(Some(text));
+                None
             }
         }
     }
@@ -181,6 +219,7 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         app,
         outbound,
         audit,
+        confine,
         admin,
         log,
         limits,
@@ -198,9 +237,20 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         ("app", format!("{app:?} {app_secret:?}")),
         (
             "outbound",
-            format!("{:?} {:?}", outbound.listen, outbound.local_client),
+            // All but `presigned`, which is the policy's.
+            format!(
+                "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                outbound.tls,
+                outbound.forward,
+                outbound.allow_hosts,
+                outbound.trust_file,
+                outbound.listen,
+                outbound.local_client,
+                outbound.upstreams
+            ),
         ),
         ("audit", format!("{audit:?}")),
+        ("confine", format!("{confine:?}")),
         ("admin", format!("{admin:?}")),
         ("log", format!("{log:?}")),
         ("limits", format!("{limits:?}")),
@@ -258,6 +308,12 @@ mod tests {
             ("users: {scopes: [sql]}", &[]),
             ("outbound: {presigned: allow}", &[]),
             ("inbound: {user: optional}", &["inbound"]),
+            (
+                "outbound: {upstreams: [{name: a, url: 'https://a.example'}]}",
+                &["outbound"],
+            ),
+            ("outbound: {allow_hosts: [pypi.org]}", &["outbound"]),
+            ("outbound: {tls: on}", &["outbound"]),
             ("inbound: {public: [/assets/**]}", &["inbound"]),
             ("users: {session: {ttl: 5m}}", &["users"]),
             (

@@ -14,7 +14,8 @@ use std::path::Path;
 
 use tidy::rules::{RULES, unused_permits};
 use tidy::source::{Kind, Source, read_all};
-use valetkey::domain::policy::DenyReason;
+use valetkey::domain::missing::Plane;
+use valetkey::domain::policy::denial::DenyReason;
 use valetkey::proxy::error::REASONS;
 
 mod tidy {
@@ -321,7 +322,15 @@ fn missing_in_readme<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String
 #[test]
 fn every_reason_is_in_the_readme() {
     let denials = DenyReason::ALL.iter().map(|reason| reason.code());
-    let reasons: BTreeSet<&str> = REASONS.iter().copied().chain(denials).collect();
+    let planes = Plane::ALL
+        .iter()
+        .flat_map(|plane| [plane.as_str(), plane.reason()]);
+    let reasons: BTreeSet<&str> = REASONS
+        .iter()
+        .copied()
+        .chain(denials)
+        .chain(planes)
+        .collect();
     assert_none(&missing_in_readme(reasons));
 }
 

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::wire;
 use crate::config::Config;
 use crate::domain::clock::Clock;
 use crate::domain::problem::Problem;
+use crate::proxy::record::Sinks;
 use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::http_client::HttpSend;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shipper::{Prepared, ShipSettings, Shipper};
-use crate::runtime::upstream::Door;
 use crate::runtime::volume::Volumes;
 
 /// The largest part of the drain time that is kept for the end of the log.
@@ -38,26 +40,22 @@ fn over(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<Volumes, Vec<Problem>> {
-    let door = Door::to_origin(Arc::clone(http), &config.workspace.origin)
-        .map_err(|fault| vec![Problem::new("workspace.host", fault.to_string())])?;
+    let door = wire::workspace_door(config, http)?;
     let discoverer = wire::discoverer(config, http)?;
-    let endpoint = wire::token_endpoint(config, discoverer, http, (clock, metrics));
-    Ok(Volumes::new(
-        door,
-        wire::app_tokens(config, endpoint, clock),
-    ))
+    let (_endpoint, tokens) = wire::app_tokens(config, discoverer, http, clock, metrics);
+    Ok(Volumes::new(door, tokens))
 }
 
-/// The audit log, and what ships it.
-type Audit = (Arc<AuditWriter>, Option<Arc<Shipper>>);
+/// The audit log with what goes beside it, and what ships it.
+type Shipped = (Sinks, Option<Arc<Shipper>>);
 
 /// Opens the audit log, with what ships it where that is asked for.
-pub(super) fn audit(
+pub(super) fn sinks(
     config: &Config,
     http: &Arc<dyn HttpSend>,
     clock: &Arc<dyn Clock>,
-    metrics: &Metrics,
-) -> Result<Audit, Vec<Problem>> {
+    metrics: Metrics,
+) -> Result<Shipped, Vec<Problem>> {
     // Looked at before the writer adds to it.
     let found = config.audit.ship.as_ref().map(|ship| {
         Prepared::look(ShipSettings {
@@ -71,19 +69,23 @@ pub(super) fn audit(
     let settings = wire::audit_settings(config)?;
     let writer = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone());
     let writer = writer.map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
-    let writer = Arc::new(writer);
-    let Some(found) = found else {
-        return Ok((writer, None));
+    let sinks = Sinks {
+        audit: Arc::new(writer),
+        metrics,
+        cut: CancellationToken::new(),
     };
-    let volumes = over(http, config, clock, metrics)?;
+    let Some(found) = found else {
+        return Ok((sinks, None));
+    };
+    let volumes = over(http, config, clock, &sinks.metrics)?;
     let shipper = Shipper::new(
         found,
         volumes,
-        Arc::clone(&writer),
+        Arc::clone(&sinks.audit),
         Arc::clone(clock),
-        metrics.clone(),
+        sinks.metrics.clone(),
     );
-    Ok((writer, Some(Arc::new(shipper))))
+    Ok((sinks, Some(Arc::new(shipper))))
 }
 
 /// The part of the drain time that requests do not get.

@@ -2,15 +2,21 @@
 //!
 //! The top floor knows the rooms, never the reverse: each room defines its settings, and this file fills them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+
+use rustls::ServerConfig;
 
 use crate::config::words::{self, Exchange};
 use crate::config::{Config, limits::Limits};
 use crate::domain::clock::{Clock, SignedDuration};
 use crate::domain::headers::IdentityHeaders;
+use crate::domain::identity::Origin;
 use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
+use crate::proxy::way;
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
 use crate::runtime::audit_copy::CopyFormat;
@@ -28,6 +34,7 @@ use crate::runtime::tls;
 use crate::runtime::token_endpoint::{
     ClientCredential, EndpointUrl, TokenEndpoint, TokenEndpointSettings,
 };
+use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::{Verifier, VerifierSettings};
 
 use super::in_file;
@@ -35,6 +42,7 @@ use super::in_file;
 /// Binds all three, or says of each why not.
 pub(super) async fn bind_all(
     config: &Config,
+    tls: Option<Arc<ServerConfig>>,
 ) -> Result<(Listener, Listener, Listener), Vec<Problem>> {
     let limits = listener_limits(&config.limits);
     let bind = async |key: &str, address: SocketAddr| {
@@ -47,7 +55,7 @@ pub(super) async fn bind_all(
     let inbound = bind("inbound.listen", config.inbound.listen).await;
     let admin = bind("admin.listen", config.admin.listen).await;
     match (outbound, inbound, admin) {
-        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound, inbound, admin)),
+        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound.with_tls(tls), inbound, admin)),
         (outbound, inbound, admin) => Err([outbound.err(), inbound.err(), admin.err()]
             .into_iter()
             .flatten()
@@ -55,7 +63,7 @@ pub(super) async fn bind_all(
     }
 }
 
-fn listener_limits(limits: &Limits) -> ListenerLimits {
+pub(super) fn listener_limits(limits: &Limits) -> ListenerLimits {
     ListenerLimits {
         connections_max: limits.connections,
         first_head_time: limits.request_head_time,
@@ -66,8 +74,46 @@ fn listener_limits(limits: &Limits) -> ListenerLimits {
 }
 
 pub(super) fn http_client(config: &Config) -> Result<Arc<dyn HttpSend>, Vec<Problem>> {
-    let roots = tls::client_config(config.workspace.ca_file.as_deref())
-        .map_err(|fault| vec![Problem::new("workspace.ca_file", fault.to_string())])?;
+    let ca_file = config.workspace.ca_file.as_deref();
+    client_that_trusts(config, ca_file, "workspace.ca_file")
+}
+
+/// The ways that real credentials go. An upstream with roots of its own has a client of its own; it is the only one that
+/// trusts them.
+pub(super) fn doors(config: &Config, http: &Arc<dyn HttpSend>) -> Result<Doors, Vec<Problem>> {
+    let workspace = workspace_door(config, http)?;
+    let mut upstreams = BTreeMap::new();
+    for upstream in &config.outbound.upstreams {
+        let key = "outbound.upstreams";
+        let http = match upstream.ca_file.as_deref() {
+            Some(file) => client_that_trusts(config, Some(file), key)?,
+            None => Arc::clone(http),
+        };
+        let there = door(http, &upstream.reached.origin, key)?;
+        upstreams.insert(Arc::clone(&upstream.reached.name), there);
+    }
+    Ok(Doors::new(workspace, upstreams))
+}
+
+/// The way to the workspace alone.
+pub(super) fn workspace_door(
+    config: &Config,
+    http: &Arc<dyn HttpSend>,
+) -> Result<Door, Vec<Problem>> {
+    door(Arc::clone(http), &config.workspace.origin, "workspace.host")
+}
+
+fn door(http: Arc<dyn HttpSend>, origin: &Origin, key: &str) -> Result<Door, Vec<Problem>> {
+    Door::to_origin(http, origin).map_err(|fault| vec![Problem::new(key, fault.to_string())])
+}
+
+fn client_that_trusts(
+    config: &Config,
+    ca_file: Option<&Path>,
+    key: &str,
+) -> Result<Arc<dyn HttpSend>, Vec<Problem>> {
+    let roots =
+        tls::client_config(ca_file).map_err(|fault| vec![Problem::new(key, fault.to_string())])?;
     let limits = ClientLimits {
         connect_time: config.limits.connect_time,
         response_head_time: config.limits.response_head_time,
@@ -101,17 +147,14 @@ pub(super) fn identity(
     settings.types.clone_from(&config.users.token_types);
     settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
     let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
-    let endpoint = token_endpoint(config, discoverer, http, (clock, metrics));
+    let (endpoint, app) = app_tokens(config, discoverer, http, clock, metrics);
     let exchange = (config.users.exchange == Exchange::Rfc8693)
-        .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
-    Ok((
-        verifier,
-        CredentialSource::new(app_tokens(config, endpoint, clock), exchange),
-    ))
+        .then(|| ExchangedTokens::new(endpoint, Arc::clone(clock)));
+    Ok((verifier, CredentialSource::new(app, exchange)))
 }
 
-/// Where the issuer and its endpoints are.
-pub(super) fn discoverer(
+/// Finds the issuer, its keys and its token endpoint; nothing is asked yet.
+pub fn discoverer(
     config: &Config,
     http: &Arc<dyn HttpSend>,
 ) -> Result<Arc<Discoverer>, Vec<Problem>> {
@@ -126,13 +169,14 @@ pub(super) fn discoverer(
         .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])
 }
 
-/// The endpoint that knows the app's credential.
-pub(super) fn token_endpoint(
+/// The app's tokens, and the endpoint that they come from.
+pub fn app_tokens(
     config: &Config,
     discoverer: Arc<Discoverer>,
     http: &Arc<dyn HttpSend>,
-    (clock, metrics): (&Arc<dyn Clock>, &Metrics),
-) -> Arc<TokenEndpoint> {
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> (Arc<TokenEndpoint>, AppTokens) {
     let client = config
         .app
         .client_id
@@ -151,25 +195,19 @@ pub(super) fn token_endpoint(
                 .map_err(|fault| fault.to_string())
         })
     });
-    Arc::new(TokenEndpoint::new(
+    let endpoint = Arc::new(TokenEndpoint::new(
         TokenEndpointSettings::for_client(client),
         url,
         Arc::clone(http),
         Arc::clone(clock),
         metrics.clone(),
-    ))
-}
-
-pub(super) fn app_tokens(
-    config: &Config,
-    endpoint: Arc<TokenEndpoint>,
-    clock: &Arc<dyn Clock>,
-) -> AppTokens {
+    ));
     let scopes = match config.app.scopes {
         words::AppScopes::PerRoute => AppScopes::PerRoute,
         words::AppScopes::AllApis => AppScopes::AllApis,
     };
-    AppTokens::new(endpoint, scopes, Arc::clone(clock))
+    let tokens = AppTokens::new(Arc::clone(&endpoint), scopes, Arc::clone(clock));
+    (endpoint, tokens)
 }
 
 pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> SessionSettings {
@@ -182,7 +220,12 @@ pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> Session
             words::SessionFormat::Jwt => SessionFormat::Jwt,
         },
         sessions_max: session.sessions_max,
-        issuer: format!("http://{outbound}/oidc"),
+        // Where the agent finds the keys by the way that it is wired.
+        issuer: if config.outbound.forward {
+            format!("{}/oidc", way::https(&config.workspace.origin))
+        } else {
+            format!("{}/oidc", way::direct_origin(outbound, config.outbound.tls))
+        },
     }
 }
 
@@ -258,6 +301,8 @@ pub(super) fn flow_settings(
             inbound.pass_authorization,
         ),
         workspace_id: config.workspace.workspace_id.clone(),
+        expiry_warning: SignedDuration::try_from(config.users.session.expiry_warning)
+            .unwrap_or(SignedDuration::ZERO),
         inspected_body_bytes_max: config.limits.inspected_body_bytes,
         target_bytes_max: config.limits.request_target_bytes,
         outbound_address,

@@ -41,7 +41,7 @@ impl Log {
     /// At minute `minute` of the epoch.
     fn write(&mut self, user: &str, decision: Decision, minute: i64) {
         let mut record = Record::new(match decision {
-            Decision::Allow => Event::Intent,
+            Decision::Allow | Decision::WouldDeny => Event::Intent,
             Decision::Deny => Event::Denial,
         });
         record.user = Some(Arc::new(User {

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::json;
 
-use crate::app::compile_policy;
+use crate::app::{self, compile_policy};
 use crate::config::{Config, Env};
-use crate::domain::compile;
+use crate::domain::catalog::Effect;
+use crate::domain::clock::{Clock as _, SystemClock};
 use crate::domain::policy::Policy;
 use crate::domain::route::PolicyOrigin;
-use crate::domain::scope::ScopeSet;
 use crate::explain::{self, Answer, As, Question};
 
-use super::{ConfigArgument, complain, exit, print, report, table};
+use super::{ConfigArgument, complain, exit, print, problem_json, report, table};
 
 /// The largest body that `explain` reads, in bytes.
 const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -37,6 +37,12 @@ pub struct Explain {
     /// The body, for calls whose resource is in it; `-` reads standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
+    /// A header that decides, such as X-Databricks-UC-Table-Name=main.ops.spans; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    header: Vec<String>,
+    /// What an id that an earlier answer gave out stands for, such as sql_warehouse/1234abcd
+    #[arg(long, value_name = "TYPE/ID")]
+    bound: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -48,10 +54,11 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let warnings = compile::warnings(&policy);
+    let warnings = app::warnings(&config, &policy);
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
-            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
+            let matcher = route.matcher();
+            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "effect": matcher.effect().map(Effect::as_str), "tools": matcher.tools(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
         }).collect();
         let summary: serde_json::Map<_, _> = config
             .summary()
@@ -92,7 +99,7 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
     }
     text.push_str(&table(&rows));
     text.push_str(match policy.origin() {
-        PolicyOrigin::Routes => "everything else is denied\n",
+        PolicyOrigin::Routes | PolicyOrigin::Bundle => "everything else is denied\n",
         PolicyOrigin::Starter => "no routes are configured: this is the built-in starter policy; operations of admin effect and unknown paths are denied\n",
     });
     for warning in warnings {
@@ -117,14 +124,31 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
     let caller = if arguments.identity == "app" {
         As::App
     } else {
-        As::User(session_scopes(&config, arguments.scopes.as_deref()))
+        let given = arguments.scopes.as_ref();
+        As::user(
+            given.map(|names| names.iter().map(String::as_str)),
+            config.users.scopes.as_ref(),
+        )
+    };
+    let headers = match explain::headers(&arguments.header) {
+        Ok(headers) => headers,
+        Err(message) => return complain(&message, exit::USAGE),
+    };
+    let bound = match arguments.bound.as_deref().map(explain::bound).transpose() {
+        Ok(bound) => bound,
+        Err(message) => return complain(&message, exit::USAGE),
     };
     let question = Question {
         caller: &caller,
         method: &method,
         target: &arguments.path,
+        headers: &headers,
+        bound,
+        foreign_partition: false,
+        now: SystemClock.now(),
         body: body.as_deref(),
         workspace_id: config.workspace.workspace_id.as_deref(),
+        upstreams: &config.outbound.destinations(),
     };
     let answer = explain::explain(&policy, &question);
     let written = if arguments.json {
@@ -144,24 +168,11 @@ fn load(argument: &ConfigArgument, as_json: bool, env: &Env) -> Result<(Config, 
         .and_then(|config| compile_policy(&config).map(|policy| (config, policy)))
         .map_err(|problems| {
             if as_json {
-                let list: Vec<_> = problems.iter().map(|p| json!({"file": p.file, "line": (p.line > 0).then_some(p.line), "key": p.key, "message": p.message, "hint": p.hint})).collect();
+                let list: Vec<_> = problems.iter().map(problem_json).collect();
                 print(&format!("{:#}\n", json!({"problems": list})));
             }
             report(&problems)
         })
-}
-
-/// What a session would hold: the given scopes, or all, under the ceiling.
-fn session_scopes(config: &Config, given: Option<&[String]>) -> ScopeSet {
-    let token = given.map_or_else(
-        || ScopeSet::parse(["all-apis"]),
-        |names| ScopeSet::parse(names.iter().map(String::as_str)),
-    );
-    config
-        .users
-        .scopes
-        .as_ref()
-        .map_or_else(|| token.clone(), |ceiling| token.meet(ceiling))
 }
 
 fn read_body(path: &PathBuf) -> Result<Vec<u8>, String> {
@@ -184,7 +195,8 @@ fn read_body(path: &PathBuf) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn words(answer: &Answer) -> String {
+/// An answer as a table.
+pub fn words(answer: &Answer) -> String {
     let mut rows = vec![vec![
         if answer.allowed { "ALLOWED" } else { "REFUSED" }.to_owned(),
         answer.text.clone(),
@@ -193,7 +205,11 @@ fn words(answer: &Answer) -> String {
         rows.extend(value.map(|value| vec![name.to_owned(), value]))
     };
     add("reason", answer.reason.map(str::to_owned));
-    add("operation", answer.operation.clone());
+    add(
+        "operation",
+        { answer.operation.clone().zip(answer.effect) }
+            .map(|(operation, effect)| format!("{operation} ({effect})")),
+    );
     add(
         "resource",
         (!answer.resources.is_empty()).then(|| answer.resources.join(" ")),
@@ -206,6 +222,13 @@ fn words(answer: &Answer) -> String {
             .zip(answer.route_text.clone())
             .map(|(name, text)| format!("{name} ({text})")),
     );
+    add(
+        "together",
+        (answer.routes.len() > 1).then(|| answer.routes.join(", ")),
+    );
     add("scope", answer.scope.clone());
+    add("would be", answer.would_deny.map(str::to_owned));
+    add("nearest", answer.nearest.clone());
+    add("add", answer.suggestion.clone());
     table(&rows)
 }

@@ -132,6 +132,16 @@ impl Checker<'_> {
         self.text(given).map(PathBuf::from)
     }
 
+    /// The path of a file with certificates.
+    pub fn ca_file(&mut self, given: &Given<String>) -> Option<PathBuf> {
+        let path = self.path(given)?;
+        if !path.is_file() {
+            let problem = given.problem("there is no such file");
+            self.report(problem.hint("paths begin at the working directory"));
+        }
+        Some(path)
+    }
+
     /// An address with its port; `default` where none is written.
     pub fn socket(&mut self, given: &Given<String>, default: SocketAddr) -> SocketAddr {
         let Some(text) = self.text(given) else {

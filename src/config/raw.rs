@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::bundle::section::RawBundle;
+use super::confine::RawConfine;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
-    Algorithm, AppScopes, AsWord, AuditFormat, AuditSync, Exchange, LimitPer, LogFormat, Mode,
-    OnFailure, Presigned, SessionFormat, Switch, UserMode,
+    Algorithm, AppScopes, AsWord, AuditFormat, AuditSync, EffectWord, Exchange, LimitPer,
+    LogFormat, Mode, OnFailure, Presigned, SessionFormat, Switch, UserMode,
 };
 
 /// A list whose entries have their own places.
@@ -32,16 +34,19 @@ pub struct RawConfig {
     pub app: Given<RawApp>,
     /// The side of the agent: its calls to the workspace.
     pub outbound: Given<RawOutbound>,
-    /// A Databricks bundle whose resources become routes (a later version).
-    pub bundle: Given<String>,
+    /// A Databricks bundle: the app's resources and user_api_scopes become routes and the users' ceiling. A path from the
+    /// folder of this file, or {file, app, target}.
+    pub bundle: Given<RawBundle>,
     /// The policy: the first match wins, nothing matches = denied. Left out: the starter policy.
     pub routes: List<RawRoute>,
-    /// Whether denials are real (`observe` comes with a later version).
+    /// Whether denials are real; observe lets would-be denials through as the caller's identity and records them. Default: enforce.
     pub mode: Given<Mode>,
-    /// Until when denials are only observed (a later version).
+    /// Until when denials are only observed: a date (UTC, that day included) or a moment; needed by `mode: observe`.
     pub observe_until: Given<String>,
     /// The audit log.
     pub audit: Given<RawAudit>,
+    /// How the agent that `run` starts is kept from walking around the sidecar (Linux).
+    pub confine: Given<RawConfine>,
     /// Metrics, health and status.
     pub admin: Given<RawAdmin>,
     /// The program's own log, on standard error.
@@ -114,6 +119,8 @@ pub struct RawSession {
     pub ttl: Given<Span>,
     /// Life after the request that opened it. Default: 2m; from 0s to 1h.
     pub linger: Given<Span>,
+    /// How long ahead of a token's end answers carry X-Valetkey-Token-Expiring. Default: 5m; from 0s (never) to 1h.
+    pub expiry_warning: Given<Span>,
     /// Default: opaque.
     pub format: Given<SessionFormat>,
     /// Most sessions at a time. Default: 10000; from 10 to 1000000.
@@ -140,13 +147,19 @@ pub struct RawOutbound {
     pub listen: Given<String>,
     /// The pair an agent presents that `serve` did not start; `run` makes its own.
     pub local_client: Given<RawLocalClient>,
-    /// https with a local CA on the same port (a later version). Default: off.
+    /// Also https on the same port, with a certificate of a local CA that is made at start. Default: off.
     pub tls: Given<Switch>,
-    /// CONNECT for the workspace (a later version). Default: off.
+    /// Also a forward proxy: CONNECT to the workspace and the upstreams ends here and is decided like any call; to allow_hosts
+    /// it passes unseen; to anything else it is refused. Default: off.
     pub forward: Given<Switch>,
+    /// Hosts that CONNECT passes to: HOST, *.SUFFIX or ADDRESS, each with :PORT (443 otherwise), or NETWORK/PREFIX. Addresses
+    /// that are not public are refused unless they are listed themselves. Default: none.
+    pub allow_hosts: List<String>,
+    /// Where the local CA and the public roots are written in PEM, for an agent that `run` did not start. Default: nowhere.
+    pub trust_file: Given<String>,
     /// Calls that hand out storage addresses which bypass the sidecar. Default: refuse.
     pub presigned: Given<Presigned>,
-    /// Further hosts (a later version). Default: none.
+    /// Further hosts, such as an MCP server that is an app of its own. Default: none.
     pub upstreams: List<RawUpstream>,
 }
 
@@ -160,14 +173,18 @@ pub struct RawLocalClient {
     pub secret: Given<SecretSource>,
 }
 
-/// A further host (a later version).
+/// A further host, such as an MCP server that is an app of its own.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawUpstream {
-    /// Reached under /@NAME/.
+    /// Reached under /@NAME/ on the outbound listener: unique; 1 to 63 letters, digits and `-`.
     pub name: Given<String>,
-    /// Its https address.
+    /// https and its host, without a path; http only on this machine.
     pub url: Given<String>,
+    /// The name of the Databricks App, by which routes know it: `resource: app/NAME`. Default: the name.
+    pub app: Given<String>,
+    /// PEM file of roots that are trusted for it besides the public ones. Default: those of the workspace.
+    pub ca_file: Given<String>,
 }
 
 /// One rule of the policy: what it matches and as whom the call runs.
@@ -191,8 +208,10 @@ pub struct RawRoute {
     pub run_as: Given<AsWord>,
     /// The scope a user call needs. Default: the catalogue's.
     pub scope: Given<String>,
-    /// Allowed MCP tools (a later version).
+    /// The MCP tools that may be called, on an `mcp/…` or `app/…` resource; the name behind `catalog__schema__` is enough.
     pub tools: List<String>,
+    /// The most that a matching call may do: read, or read and write. Default: write; operations of admin effect are named in full.
+    pub effect: Given<EffectWord>,
     /// A rate limit (a later version).
     pub limit: Given<RawRouteLimit>,
 }
@@ -301,6 +320,10 @@ pub struct RawLimits {
     pub connections: Given<u64>,
     /// Requests in flight of one listener. Default: 512; from 4 to 65536.
     pub requests: Given<u64>,
+    /// CONNECT tunnels at a time. Default: 256; from 1 to 65536.
+    pub tunnels: Given<u64>,
+    /// How long nothing may move in a tunnel to one of outbound.allow_hosts. Default: 15m; from 10s to 1h.
+    pub tunnel_idle_time: Given<Span>,
     /// Time to connect to workspace or agent. Default: 5s; from 100ms to 1m.
     pub connect_time: Given<Span>,
     /// Time from the last piece of a request until the far side's answer begins. Default: 300s; from 1s to 1h.

@@ -11,6 +11,7 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 
+use super::bundle::section::BUNDLE;
 use super::read::GIVEN;
 use super::substitute::key_path;
 use super::values::SOURCE;
@@ -241,8 +242,13 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        if name == SOURCE && !matches!(self.node.value, Value::Map(_)) {
-            return visitor.visit_str(self.text("{env: NAME} or {file: PATH}")?);
+        let bare = match name {
+            SOURCE => Some("{env: NAME} or {file: PATH}"),
+            BUNDLE => Some("a path, or {file: PATH, app: KEY, target: NAME}"),
+            _ => None,
+        };
+        if let Some(expected) = bare.filter(|_| !matches!(self.node.value, Value::Map(_))) {
+            return visitor.visit_str(self.text(expected)?);
         }
         let fields = self.fields(Some(known))?;
         visitor.visit_map(Fields::new(self, fields))

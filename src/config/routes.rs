@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::check::Checker;
 use super::raw::{List, RawRoute};
 use super::read::Given;
+use crate::domain::catalog::Effect;
 use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource, RunAs};
 use crate::domain::scope::Scope;
@@ -70,9 +71,6 @@ fn route(
     c: &mut Checker<'_>,
 ) -> Option<RouteSource> {
     c.not_yet(&raw.limit, "limit the rate of a route");
-    if raw.tools.get().is_some_and(|tools| !tools.is_empty()) {
-        c.not_yet(&raw.tools, "restrict a route to MCP tools");
-    }
     matcher_kind(given, raw, c);
     if raw.run_as.is_absent() {
         let hint = "write `as:` app, user, caller or deny";
@@ -86,14 +84,24 @@ fn route(
         methods: methods(&raw.method, c),
         path: path(&raw.path, c),
         body: body(raw, c),
+        tools: tools(&raw.tools, c),
+        effect: raw.effect.get().copied().map(Effect::from),
         run_as: raw.run_as.get().copied().map_or(RunAs::Deny, RunAs::from),
         scope: scope(&raw.scope, c),
     };
-    Some(route).filter(|route| !route.name.is_empty())
+    // What could not be read was told; without it the route would mean something else.
+    let faulty = |given: &Given<String>| !given.is_absent() && given.get().is_none();
+    let whole = ![&raw.resource, &raw.operation, &raw.path]
+        .into_iter()
+        .any(faulty);
+    Some(route).filter(|route| whole && !route.name.is_empty())
 }
 
 fn matcher_kind(given: &Given<RawRoute>, raw: &RawRoute, c: &mut Checker<'_>) {
-    let named = !raw.resource.is_absent() || !raw.operation.is_absent();
+    let named = !raw.resource.is_absent()
+        || !raw.operation.is_absent()
+        || !raw.tools.is_absent()
+        || !raw.effect.is_absent();
     let written = !raw.method.is_absent() || !raw.path.is_absent() || !raw.body.is_absent();
     match (named, written) {
         (true, false) => {}
@@ -147,6 +155,35 @@ fn methods(list: &List<String>, c: &mut Checker<'_>) -> Vec<String> {
         }
     }
     methods
+}
+
+/// The longest accepted name of a tool, in characters.
+const TOOL_CHARS_MAX: usize = 256;
+
+fn tools(list: &List<String>, c: &mut Checker<'_>) -> Vec<String> {
+    let Some(items) = list.get() else {
+        return Vec::new();
+    };
+    if items.is_empty() {
+        let problem = list.problem("is an empty list, so the route could match no tool");
+        c.report(problem.hint("list the tools, or remove the key to allow all of them"));
+    }
+    let mut tools = Vec::new();
+    for item in items {
+        let Some(text) = c.text(item) else { continue };
+        if text.chars().count() > TOOL_CHARS_MAX || text.contains(char::is_whitespace) {
+            let problem = item.problem("is no name of an MCP tool");
+            c.report(
+                problem.hint("write it as `tools/list` shows it, or without `catalog__schema__`"),
+            );
+        } else if text.contains('*') {
+            let problem = item.problem("tools are named in full; `*` stands for nothing here");
+            c.report(problem.hint("list each tool, or remove the key to allow all of them"));
+        } else {
+            tools.push(text.to_owned());
+        }
+    }
+    tools
 }
 
 fn path(given: &Given<String>, c: &mut Checker<'_>) -> Option<String> {

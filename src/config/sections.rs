@@ -1,8 +1,10 @@
 //! Each section's values: defaults from the environment, bounds, and what sections must agree on.
 //!
-//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs` and `limits.rs` next.
+//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `outbound.rs`, `routes.rs`
+//! and `limits.rs` next.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::Uri;
@@ -10,53 +12,62 @@ use tracing::level_filters::LevelFilter;
 
 use super::audit::audit;
 use super::check::Checker;
+use super::confine;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
-use super::raw::{RawApp, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
+use super::outbound::outbound;
+use super::policy;
+use super::raw::{RawApp, RawConfig, RawLog, RawWorkspace};
 use super::read::Given;
-use super::routes;
-use super::words::{AppScopes, LogFormat, Mode, Presigned, Switch};
-use super::{Admin, App, Config, Env, LocalClient, Log, Outbound, Workspace};
-use crate::domain::catalog::Catalog;
-use crate::domain::compile::compile;
-use crate::domain::identity::{ClientId, WorkspaceOrigin, is_loopback_host};
+use super::words::{AppScopes, LogFormat};
+use super::{Admin, App, Config, Development, Env, Log, Workspace};
+use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
-use crate::domain::route::RouteSource;
 use crate::domain::secret::{Digest, Secret};
 
 /// The shortest accepted secret of a local client, in characters (SECURITY R23: 128 bits or more).
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
 
-const fn loopback(port: u16) -> SocketAddr {
+pub(super) const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
-/// Checks everything; `problems` are those found while reading.
+/// Checks everything; `folder` is where the file is, `problems` are those found while reading.
 ///
 /// # Errors
 /// All problems, unsorted.
-pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config, Vec<Problem>> {
+pub fn check(
+    mut raw: RawConfig,
+    (env, folder): (&Env, &Path),
+    problems: Vec<Problem>,
+) -> Result<Config, Vec<Problem>> {
     let mut checker = Checker {
         env,
         problems,
         secret_variables: Vec::new(),
     };
     let c = &mut checker;
-    later_versions(&raw, c);
+    if env.development() == Development::Embedded {
+        // What it says instead is in the environment.
+        raw.workspace = Given::default();
+        raw.app = Given::default();
+    }
+    let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();
     let inbound = inbound(&raw_inbound, c);
     let id = workspace.as_ref().and_then(|w| w.workspace_id.clone());
-    let users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
+    let mut users = users(raw.users.take(), id.or_else(|| env_id(c)), c);
     let app = app(&raw.app.take(), c);
     let raw_outbound = raw.outbound.take();
-    let outbound = outbound(&raw_outbound, c);
-    let before = c.problems.len();
-    let (routes, policy_origin) = routes::check(&raw.routes, c);
-    if c.problems.len() == before {
-        meaning(&routes, c);
+    let far = workspace.as_ref().map(|w| &w.origin);
+    let outbound = outbound(&raw_outbound, far, c);
+    let policy = policy::check(&raw.routes, &raw.bundle, folder, c);
+    if users.scopes.is_none() {
+        users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), &app, c);
+    let confine = confine::confine(&raw.confine.take(), c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
         listen: c.socket(&raw_admin.listen, loopback(9401)),
@@ -78,47 +89,18 @@ pub fn check(raw: RawConfig, env: &Env, problems: Vec<Problem>) -> Result<Config
             users,
             app,
             outbound,
-            routes,
-            policy_origin,
+            routes: policy.routes,
+            policy_origin: policy.origin,
+            bundle: policy.bundle,
+            observe_until,
             audit,
+            confine,
             admin,
             log,
             limits,
             secret_variables: checker.secret_variables,
         }),
         Some(_) | None => Err(checker.problems),
-    }
-}
-
-/// What the routes name must exist: told together with everything else that is wrong.
-fn meaning(routes: &[RouteSource], c: &mut Checker<'_>) {
-    let compiled = Catalog::built_in().and_then(|catalog| compile(routes, catalog, false));
-    for problem in compiled.err().unwrap_or_default() {
-        c.report(problem);
-    }
-}
-
-/// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
-fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
-    c.not_yet(&raw.bundle, "derive routes from a bundle");
-    if raw.mode.get() == Some(&Mode::Observe) {
-        c.not_yet(&raw.mode, "observe without refusing");
-    }
-    c.not_yet(&raw.observe_until, "observe without refusing");
-    if let Some(outbound) = raw.outbound.get() {
-        if outbound.tls.get() == Some(&Switch::On) {
-            c.not_yet(&outbound.tls, "serve https to the agent");
-        }
-        if outbound.forward.get() == Some(&Switch::On) {
-            c.not_yet(&outbound.forward, "serve CONNECT");
-        }
-        if outbound
-            .upstreams
-            .get()
-            .is_some_and(|list| !list.is_empty())
-        {
-            c.not_yet(&outbound.upstreams, "reach further hosts");
-        }
     }
 }
 
@@ -129,11 +111,7 @@ fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
         Some(id) => Some(id.to_owned()),
         None => env_id(c).or(azure),
     };
-    let ca_file = c.path(&raw.ca_file);
-    if ca_file.as_ref().is_some_and(|path| !path.is_file()) {
-        let problem = raw.ca_file.problem("there is no such file");
-        c.report(problem.hint("paths begin at the working directory"));
-    }
+    let ca_file = c.ca_file(&raw.ca_file);
     let issuer = address(&raw.issuer, c);
     let jwks_uri = address(&raw.jwks_uri, c);
     let token_endpoint = address(&raw.token_endpoint, c);
@@ -147,7 +125,7 @@ fn workspace(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Workspace> {
     })
 }
 
-fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<WorkspaceOrigin> {
+fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<Origin> {
     const VARIABLE: &str = "DATABRICKS_HOST";
     const HINT: &str = "such as my-workspace.cloud.databricks.com, with or without https://";
     let (parsed, problem) = if raw.host.is_absent() {
@@ -157,11 +135,11 @@ fn origin(raw: &RawWorkspace, c: &mut Checker<'_>) -> Option<WorkspaceOrigin> {
             c.report(problem.hint(hint));
             return None;
         };
-        let parsed = WorkspaceOrigin::parse(host);
+        let parsed = Origin::parse(host);
         (parsed, Problem::new(VARIABLE, ""))
     } else {
         let host = c.text(&raw.host)?;
-        (WorkspaceOrigin::parse(host), raw.host.problem(""))
+        (Origin::parse(host), raw.host.problem(""))
     };
     parsed
         .map_err(|message| {
@@ -254,38 +232,6 @@ fn secret_variable(name: &str, c: &mut Checker<'_>) -> Option<Arc<Secret>> {
         return None;
     }
     Some(Arc::new(Secret::new(value.to_owned())))
-}
-
-fn outbound(raw: &RawOutbound, c: &mut Checker<'_>) -> Outbound {
-    let listen = c.socket(&raw.listen, loopback(9400));
-    if !listen.ip().is_loopback() {
-        let problem = raw
-            .listen
-            .problem("the outbound listener must be reachable from this machine only");
-        c.report(problem.hint("write 127.0.0.1:PORT"));
-    }
-    Outbound {
-        listen,
-        local_client: local_client(&raw.local_client, c),
-        presigned: raw.presigned.get().copied().unwrap_or(Presigned::Refuse),
-    }
-}
-
-fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<LocalClient> {
-    let raw = given.get()?;
-    if raw.id.is_absent() || raw.secret.is_absent() {
-        let problem = given.problem("needs both `id` and `secret`");
-        c.report(problem.hint("remove it under `run`, which makes its own pair"));
-    }
-    let (id, secret) = (
-        c.sourced_text(&raw.id),
-        c.secret(&raw.secret, LOCAL_SECRET_CHARS_MIN),
-    );
-    let (id, secret) = (id?, secret?);
-    if ClientId::parse(&id).is_err() {
-        c.report(raw.id.problem("is no name of a client"));
-    }
-    Some(LocalClient { id, secret })
 }
 
 fn log(raw: &RawLog, c: &mut Checker<'_>) -> Log {

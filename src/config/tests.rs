@@ -50,3 +50,4 @@ fn check(text: &str, expected: &[&str]) {
 mod loading;
 mod refusals;
 mod shapes;
+mod upstreams;

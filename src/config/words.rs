@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::domain::catalog::Effect;
 use crate::domain::route::RunAs;
 
 /// Whether a call to the agent needs a user token.
@@ -113,6 +114,25 @@ pub enum Mode {
     Observe,
 }
 
+/// The most that a route lets a call do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EffectWord {
+    /// Looking only.
+    Read,
+    /// Looking, changing and running.
+    Write,
+}
+
+impl From<EffectWord> for Effect {
+    fn from(word: EffectWord) -> Self {
+        match word {
+            EffectWord::Read => Self::Read,
+            EffectWord::Write => Self::Write,
+        }
+    }
+}
+
 /// Whose calls a limit counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -142,6 +162,29 @@ impl JsonSchema for Switch {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "enum": ["off", "on", false, true] })
+    }
+}
+
+/// Whether the child of `run` is kept from connecting around the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfineMode {
+    /// It may connect to anything.
+    #[serde(alias = "false")]
+    Off,
+    /// It is confined where the system can; where it cannot, the log and `/status` say so.
+    BestEffort,
+    /// It is confined, or not started.
+    Required,
+}
+
+impl JsonSchema for ConfineMode {
+    fn schema_name() -> Cow<'static, str> {
+        "ConfineMode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["off", "best-effort", "required", false] })
     }
 }
 

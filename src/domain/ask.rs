@@ -1,21 +1,29 @@
-//! What a request asks for: its operation, the resources it touches, the follow-up id it names.
+//! What a request asks for: its operation, the things it touches, the follow-up id it names.
 //!
-//! Parsed once, before any decision; a request that could be read in two ways is refused here. Knows no routes. Read
-//! `policy.rs` next.
+//! Parsed once, before any decision; a request that could be read in two ways is refused here. Knows no routes. `ask/touch.rs`
+//! finds what is touched, `ask/value.rs` the values in query, header and body, `mcp.rs` reads JSON-RPC. Read `policy.rs` next.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::Method;
-use serde_json::{Map, Value};
+use http::{HeaderMap, Method};
+use serde_json::Value;
 
-use super::catalog::{IdPart, Operation, ResourceFrom, ResourceRule};
+use super::catalog::Operation;
+use super::clock::Timestamp;
+use super::destination::Destination;
 use super::identity::UserId;
+use super::mcp::{McpFault, Message};
 use super::path::CanonicalPath;
-use super::scope::ScopeSet;
+use super::scope::{Scope, ScopeSet};
+
+pub mod touch;
+pub mod value;
 
 /// The longest id of a resource, in bytes.
 pub const RESOURCE_ID_BYTES_MAX: usize = 1024;
+/// The most things that one call may touch.
+pub const TOUCHES_MAX: usize = 256;
 
 /// A thing that a call touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +41,34 @@ pub struct ResourceId {
     pub kind: Arc<str>,
     /// Such as `1234abcd`.
     pub id: Arc<str>,
+}
+
+/// One question that the policy must answer: every touch of a call must be allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Touch<'a> {
+    /// What is touched; `None` for calls such as lists.
+    pub resource: Option<Resource<'a>>,
+    /// Its second name: a managed MCP server over a Genie space is also that space.
+    pub also: Option<Resource<'a>>,
+    /// The JSON-RPC message, where the call speaks MCP.
+    pub message: Option<Message<'a>>,
+    /// What it takes besides the operation's scope.
+    pub scope: Option<&'a Scope>,
+}
+
+impl Touch<'_> {
+    /// Nothing in particular.
+    pub const NOTHING: Touch<'static> = Touch {
+        resource: None,
+        also: None,
+        message: None,
+        scope: None,
+    };
+
+    /// Both names of what is touched.
+    pub fn names(&self) -> impl Iterator<Item = &Resource<'_>> {
+        self.resource.iter().chain(&self.also)
+    }
 }
 
 /// Who got a follow-up id.
@@ -64,6 +100,17 @@ pub enum FollowUpView {
     Bound(Bound),
 }
 
+/// Whose partition a call names, where the operation has one (memory stores, facts 6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partition {
+    /// The operation has none.
+    None,
+    /// The verified user's own; for a call of the app, that of a user whom the app is serving now.
+    Own,
+    /// Somebody else's, or nobody's that is known here.
+    Foreign,
+}
+
 /// Who calls, as far as a decision needs to know.
 #[derive(Debug, Clone, Copy)]
 pub enum CallerView<'a> {
@@ -78,12 +125,27 @@ pub enum CallerView<'a> {
     },
 }
 
+/// A request as far as the catalogue looks at it.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// In its one reading.
+    pub path: &'a CanonicalPath,
+    /// Behind the `?`.
+    pub query: Option<&'a str>,
+    /// As they came, hop-by-hop headers removed.
+    pub headers: &'a HeaderMap,
+    /// The parsed body, where something conditions on it.
+    pub body: Option<&'a Value>,
+}
+
 /// Everything a decision looks at.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// Exact, upper case.
     pub method: &'a Method,
-    /// In its one reading.
+    /// Where it goes.
+    pub destination: &'a Destination,
+    /// The path there, in its one reading.
     pub path: &'a CanonicalPath,
     /// The parsed body, where something conditions on it.
     pub body: Option<&'a Value>,
@@ -92,75 +154,44 @@ pub struct Call<'a> {
     /// The catalogue's operation with its number.
     pub operation: Option<(usize, &'a Arc<Operation>)>,
     /// What it touches; none for calls such as lists.
-    pub resources: &'a [Resource<'a>],
+    pub touches: &'a [Touch<'a>],
     /// The follow-up id.
     pub follow_up: &'a FollowUpView,
+    /// Whose partition it names.
+    pub partition: Partition,
+    /// The present moment: an observed policy is enforced from its date on.
+    pub now: Timestamp,
 }
 
 /// Why a request cannot be read in one way.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskFault {
-    /// A member that decides is missing.
-    #[error("the body must have `{0}` as a string at its top level")]
+    /// A member that decides is missing, or is neither a text nor a whole number.
+    #[error("the body must have `{0}` as a text or a whole number")]
     MemberMissing(Box<str>),
     /// A second spelling of a member that decides.
     #[error("the body has `{0}`, which some readers take for `{1}`")]
     MemberAlias(Box<str>, Box<str>),
-    /// A query parameter that decides is missing or stands twice.
-    #[error("the query must have `{0}` exactly once")]
-    Query(Box<str>),
+    /// A query parameter or header that decides is missing or stands twice.
+    #[error("the request must have the {0} exactly once")]
+    Once(Box<str>),
     /// A query parameter that chooses another workspace.
     #[error("the query chooses another workspace by `{0}`")]
     WorkspaceSelector(Box<str>),
-    /// The id is empty, too long, or holds control characters.
-    #[error("the id of the {0} is empty, too long, or holds control characters")]
+    /// The id is empty, too long, holds control characters, or has another shape than such ids have.
+    #[error("the id of the {0} is empty, too long, of another shape, or holds control characters")]
     Id(Box<str>),
-}
-
-/// The resources of a request.
-///
-/// # Errors
-/// [`AskFault`] when the place that decides is missing or can be read in two ways.
-pub fn resources<'a>(
-    operation: &'a Operation,
-    path: &'a CanonicalPath,
-    query: Option<&str>,
-    body: Option<&'a Value>,
-    follow_up: &'a FollowUpView,
-) -> Result<Vec<Resource<'a>>, AskFault> {
-    let mut found = Vec::new();
-    for rule in &operation.resources {
-        let id = match &rule.from {
-            ResourceFrom::Path(parts) => Some(
-                compose(operation, parts, path)
-                    .ok_or_else(|| AskFault::Id(rule.kind.as_ref().into()))?,
-            ),
-            ResourceFrom::Body(field) => Some(Cow::Borrowed(body_member(body, field)?)),
-            ResourceFrom::Query(name) => Some(Cow::Owned(query_member(query, name)?)),
-            ResourceFrom::FollowUp => match follow_up {
-                FollowUpView::Bound(Bound {
-                    resource: Some(resource),
-                    ..
-                }) => Some(Cow::Borrowed(&*resource.id)),
-                // Not known: only routes that name the operation, not the resource, can match.
-                FollowUpView::Bound(_) | FollowUpView::Unknown | FollowUpView::None => None,
-            },
-        };
-        found.extend(id.map(|id| checked(rule, id)).transpose()?);
-    }
-    Ok(found)
-}
-
-/// The follow-up id that a request names.
-pub fn follow_up_id<'a>(
-    operation: &'a Operation,
-    path: &'a CanonicalPath,
-) -> Option<(&'a str, Cow<'a, str>)> {
-    let follow_up = operation.follow_up.as_ref()?;
-    operation
-        .path
-        .bind(&follow_up.name, path)
-        .map(|id| (&*follow_up.kind, id))
+    /// An element of an array whose meaning is not known here.
+    #[error(
+        "every element of `{0}` must say by `{1}` that it is one of {2}, and hold a member of that name"
+    )]
+    Variant(Box<str>, Box<str>, Box<str>),
+    /// More things than [`TOUCHES_MAX`].
+    #[error("one call may touch at most {TOUCHES_MAX} things")]
+    TooMany,
+    /// JSON-RPC that can be read in two ways.
+    #[error("the body is no MCP message with one reading: {0}")]
+    Mcp(#[from] McpFault),
 }
 
 /// Refuses `o=` and `w=` that name another workspace (facts 9: they choose it on unified hosts).
@@ -180,41 +211,6 @@ pub fn check_workspace_selectors(
     Ok(())
 }
 
-fn checked<'a>(rule: &'a ResourceRule, id: Cow<'a, str>) -> Result<Resource<'a>, AskFault> {
-    if id.is_empty() || id.len() > RESOURCE_ID_BYTES_MAX || id.chars().any(char::is_control) {
-        return Err(AskFault::Id(rule.kind.as_ref().into()));
-    }
-    Ok(Resource {
-        kind: &rule.kind,
-        id,
-    })
-}
-
-fn compose<'a>(
-    operation: &'a Operation,
-    parts: &'a [IdPart],
-    path: &'a CanonicalPath,
-) -> Option<Cow<'a, str>> {
-    if let [IdPart::Name(name)] = parts {
-        return operation.path.bind(name, path);
-    }
-    let mut id = String::new();
-    for part in parts {
-        match part {
-            IdPart::Text(text) => id.push_str(text),
-            IdPart::Name(name) => {
-                let value = operation.path.bind(name, path)?;
-                // A dot inside a name would let `a.b` + `c` pass for `a` + `b.c`.
-                if value.contains('.') {
-                    return None;
-                }
-                id.push_str(&value);
-            }
-        }
-    }
-    Some(Cow::Owned(id))
-}
-
 /// Refuses a second spelling of a member that raw routes have conditions on: a route that does not see it would not match,
 /// and the next one would decide (SECURITY R22).
 ///
@@ -229,205 +225,19 @@ pub fn check_members<'f>(
     };
     fields
         .into_iter()
-        .try_for_each(|field| check_alias(members, field))
+        .try_for_each(|field| value::check_alias(members, field))
 }
 
-fn check_alias(members: &Map<String, Value>, field: &str) -> Result<(), AskFault> {
-    let folded = fold(field);
-    let alias = members
-        .keys()
-        .find(|key| *key != field && fold(key) == folded);
-    alias.map_or(Ok(()), |alias| {
-        Err(AskFault::MemberAlias(alias.as_str().into(), field.into()))
-    })
+/// Whether lenient readers take two names for the same member: equal but for letter case, `_` and `-`.
+pub fn is_same_member(a: &str, b: &str) -> bool {
+    letters(a).eq(letters(b))
 }
 
-fn body_member<'a>(body: Option<&'a Value>, field: &str) -> Result<&'a str, AskFault> {
-    let missing = || AskFault::MemberMissing(field.into());
-    let members = body.and_then(Value::as_object).ok_or_else(missing)?;
-    check_alias(members, field)?;
-    members
-        .get(field)
-        .and_then(Value::as_str)
-        .ok_or_else(missing)
-}
-
-/// Lower case without `_` and `-`: what lenient readers take for the same member.
-pub fn fold(name: &str) -> String {
+fn letters(name: &str) -> impl Iterator<Item = char> {
     name.chars()
         .filter(|c| !matches!(c, '_' | '-'))
         .flat_map(char::to_lowercase)
-        .collect()
-}
-
-fn query_member(query: Option<&str>, name: &str) -> Result<String, AskFault> {
-    let mut values = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .filter(|(key, _)| key == name)
-        .map(|(_, value)| value);
-    match (values.next(), values.next()) {
-        (Some(only), None) => Ok(only.into_owned()),
-        (None, _) | (Some(_), Some(_)) => Err(AskFault::Query(name.into())),
-    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::catalog::Catalog;
-    use serde_json::json;
-
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "the cases read better without `&`"
-    )]
-    fn ids(
-        method: Method,
-        target: &str,
-        body: Option<Value>,
-        follow_up: FollowUpView,
-    ) -> Result<Vec<String>, AskFault> {
-        let catalog = Catalog::built_in().unwrap();
-        let (path, query) = target
-            .split_once('?')
-            .map_or((target, None), |(p, q)| (p, Some(q)));
-        let path = CanonicalPath::parse(path).unwrap();
-        let (_, operation) = catalog.find(&method, &path).unwrap();
-        let found = resources(operation, &path, query, body.as_ref(), &follow_up)?;
-        Ok(found
-            .iter()
-            .map(|r| format!("{}/{}", r.kind, r.id))
-            .collect())
-    }
-
-    #[test]
-    fn resources_are_found_in_path_body_query_and_follow_up() {
-        let none = FollowUpView::None;
-        let statement = || json!({"warehouse_id": "w1", "statement": "select 1"});
-        assert_eq!(
-            ids(
-                Method::POST,
-                "/api/2.0/sql/statements",
-                Some(statement()),
-                none.clone()
-            )
-            .unwrap(),
-            ["sql_warehouse/w1"]
-        );
-        assert_eq!(
-            ids(
-                Method::GET,
-                "/api/2.0/fs/files/Volumes/a/b/c/d.txt",
-                None,
-                none.clone()
-            )
-            .unwrap(),
-            ["volume/a.b.c"]
-        );
-        assert_eq!(
-            ids(
-                Method::GET,
-                "/api/2.0/mlflow/experiments/get?experiment_id=7",
-                None,
-                none
-            )
-            .unwrap(),
-            ["experiment/7"]
-        );
-        let bound = Bound {
-            owner: Owner::App,
-            resource: Some(ResourceId {
-                kind: "sql_warehouse".into(),
-                id: "w2".into(),
-            }),
-        };
-        assert_eq!(
-            ids(
-                Method::GET,
-                "/api/2.0/sql/statements/s1",
-                None,
-                FollowUpView::Bound(bound)
-            )
-            .unwrap(),
-            ["sql_warehouse/w2"]
-        );
-        assert!(
-            ids(
-                Method::GET,
-                "/api/2.0/sql/statements/s1",
-                None,
-                FollowUpView::Unknown
-            )
-            .unwrap()
-            .is_empty()
-        );
-    }
-
-    #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
-        let none = FollowUpView::None;
-        let post = |body: Value| {
-            ids(
-                Method::POST,
-                "/api/2.0/sql/statements",
-                Some(body),
-                none.clone(),
-            )
-        };
-        assert_eq!(
-            post(json!({})),
-            Err(AskFault::MemberMissing("warehouse_id".into()))
-        );
-        assert_eq!(
-            post(json!([])),
-            Err(AskFault::MemberMissing("warehouse_id".into()))
-        );
-        assert_eq!(
-            post(json!({"warehouse_id": 7})),
-            Err(AskFault::MemberMissing("warehouse_id".into()))
-        );
-        assert!(matches!(
-            post(json!({"warehouse_id": "a", "warehouseId": "b"})),
-            Err(AskFault::MemberAlias(..))
-        ));
-        assert!(matches!(
-            post(json!({"warehouse_id": "a", "WAREHOUSE_ID": "b"})),
-            Err(AskFault::MemberAlias(..))
-        ));
-        assert!(matches!(
-            post(json!({"warehouse_id": ""})),
-            Err(AskFault::Id(_))
-        ));
-        assert!(matches!(
-            post(json!({"warehouse_id": "a\u{0}"})),
-            Err(AskFault::Id(_))
-        ));
-        let get = |query: &str| {
-            ids(
-                Method::GET,
-                &format!("/api/2.0/mlflow/experiments/get?{query}"),
-                None,
-                none.clone(),
-            )
-        };
-        assert!(get("experiment_id=1&experiment_id=2").is_err());
-        assert!(get("experiment_id=1&experiment%5Fid=2").is_err());
-        assert!(
-            ids(
-                Method::GET,
-                "/api/2.0/fs/files/Volumes/a.b/c/d/e",
-                None,
-                none.clone()
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn another_workspace_cannot_be_chosen_by_the_query() {
-        assert!(check_workspace_selectors(Some("o=123&x=1"), Some("123")).is_ok());
-        assert!(check_workspace_selectors(Some("o=124"), Some("123")).is_err());
-        assert!(check_workspace_selectors(Some("%6f=124"), Some("123")).is_err());
-        assert!(check_workspace_selectors(Some("o=124"), None).is_err());
-        assert!(check_workspace_selectors(None, None).is_ok());
-    }
-}
+mod tests;

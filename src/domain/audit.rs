@@ -117,6 +117,8 @@ pub enum Decision {
     Allow,
     /// The call was refused.
     Deny,
+    /// The call would have been refused, and went out because the policy is merely observed.
+    WouldDeny,
 }
 
 impl Decision {
@@ -125,6 +127,7 @@ impl Decision {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::WouldDeny => "would_deny",
         }
     }
 }

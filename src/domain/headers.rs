@@ -9,9 +9,13 @@ use std::collections::HashSet;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use self::names::{HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_OUT, NEVER_OUT_PREFIXES, fold};
-mod framing;
+use self::names::{
+    HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_BACK, NEVER_OUT, NEVER_OUT_PREFIXES, fold,
+};
+pub mod cookies;
+pub mod framing;
 mod names;
+pub mod token_end;
 
 /// Why a request's head was refused: always 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,9 +26,14 @@ pub enum HeadFault {
     /// No `Host`, two, or one that is no authority (SECURITY R15).
     #[error("the request must have exactly one valid Host")]
     Host,
-    /// `CONNECT`, `TRACE` or `TRACK`, or an absolute target.
+    /// `CONNECT` (but to a forward proxy's door), `TRACE` or `TRACK`.
     #[error("this form of request is not served")]
     Form,
+    /// An absolute target, as proxies of plain http get it.
+    #[error(
+        "a target with a scheme and a host is not served: this is no proxy for plain http; use https, or take this address out of HTTP_PROXY"
+    )]
+    Absolute,
     /// Two token headers, or one that is not visible ASCII (SECURITY R1).
     #[error("the user token must be in exactly one header")]
     TokenHeader,
@@ -55,7 +64,7 @@ pub fn check_head(
             authority.as_str()
         }
         (Version::HTTP_2, _, _, _) => return Err(HeadFault::Host),
-        (_, Some(_), _, _) => return Err(HeadFault::Form),
+        (_, Some(_), _, _) => return Err(HeadFault::Absolute),
         (_, None, Some(host), None) => host.to_str().map_err(|_| HeadFault::Host)?,
         (_, None, _, _) => return Err(HeadFault::Host),
     };
@@ -136,6 +145,8 @@ pub const IDENTITY_MARK: HeaderName = HeaderName::from_static("x-valetkey-identi
 pub const SCOPES: HeaderName = HeaderName::from_static("x-valetkey-scopes");
 /// The header that marks every refusal by the sidecar with its reason.
 pub const ERROR: HeaderName = HeaderName::from_static("x-valetkey-error");
+/// The header that says which plane a call lacks that the workspace itself refused.
+pub const MISSING: HeaderName = HeaderName::from_static("x-valetkey-missing");
 /// The request id, ours on the way in and out.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -339,7 +350,7 @@ pub fn is_authorization(name: &HeaderName) -> bool {
     name == header::AUTHORIZATION
 }
 
-/// Removes what must not leave for the workspace. Call [`strip_hop_by_hop`] first; `Host` goes too and is set by the client.
+/// Removes what must not leave for the workspace or an upstream. Call [`strip_hop_by_hop`] first; `Host` goes too and is set by the client.
 pub fn strip_outbound(headers: &mut HeaderMap) {
     let doomed: Vec<HeaderName> = headers
         .keys()
@@ -359,36 +370,17 @@ pub fn strip_outbound(headers: &mut HeaderMap) {
     headers.remove(header::HOST);
 }
 
-/// HTTP/2 may split `Cookie` into several headers; readers of HTTP/1.1 expect one (RFC 9113 section 8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs = headers.get_all(header::COOKIE).iter();
-    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(mut joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        joined.set_sensitive(true);
-        headers.insert(header::COOKIE, joined);
-    }
-}
-
 /// The last act before the socket: the real credential, already in the form of a header value.
 pub fn attach_credential(headers: &mut HeaderMap, mut credential: HeaderValue) {
     credential.set_sensitive(true);
     headers.insert(header::AUTHORIZATION, credential);
 }
 
-/// Cleans the workspace's answer for the agent: no hop-by-hop headers, no cookies (SECURITY R30), nothing that claims to be ours.
-pub fn clean_workspace_answer(headers: &mut HeaderMap) {
+/// Cleans the answer of the workspace or an upstream for the agent: no hop-by-hop headers, no cookies (SECURITY R30), nothing that claims to be ours.
+pub fn clean_far_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    for name in [
-        "set-cookie",
-        "set-cookie2",
-        "alt-svc",
-        "authorization",
-        "proxy-authentication-info",
-        ERROR.as_str(),
-    ] {
-        headers.remove(name);
+    for name in NEVER_BACK {
+        headers.remove(*name);
     }
 }
 
@@ -396,6 +388,7 @@ pub fn clean_workspace_answer(headers: &mut HeaderMap) {
 pub fn clean_agent_answer(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
     headers.remove(ERROR);
+    headers.remove(MISSING);
 }
 
 #[cfg(test)]

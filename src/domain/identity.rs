@@ -1,4 +1,4 @@
-//! Who and where: users, clients, the workspace's origin. Parsed once at the edge, never raw strings inward.
+//! Who and where: users, clients, origins. Parsed once at the edge, never raw strings inward.
 //!
 //! Knows nothing of tokens or headers. Read `token.rs` (where users come from) or `headers.rs` next.
 
@@ -93,14 +93,14 @@ name! {
     ClientId
 }
 
-/// The workspace's scheme, host and port: the only place credentials are ever sent to.
+/// Scheme, host and port of the workspace or of an upstream: the only places credentials are ever sent to.
 #[derive(Clone, PartialEq, Eq)]
-pub struct WorkspaceOrigin {
+pub struct Origin {
     https: bool,
     authority: Arc<str>,
 }
 
-impl WorkspaceOrigin {
+impl Origin {
     /// Accepts `https://host`, `http://127.0.0.1:8080`, or a bare host name (facts 1.1: the platform's variable often has no
     /// scheme), with or without a trailing slash.
     ///
@@ -169,6 +169,13 @@ impl WorkspaceOrigin {
         (other == *self).then_some(rest)
     }
 
+    /// The port, the scheme's own where none is written.
+    pub fn port(&self) -> u16 {
+        let written = self.authority.rsplit_once(':');
+        let written = written.and_then(|(_, port)| port.parse().ok());
+        written.unwrap_or(if self.https { 443 } else { 80 })
+    }
+
     /// The host alone.
     pub fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {
@@ -178,13 +185,13 @@ impl WorkspaceOrigin {
     }
 }
 
-impl fmt::Display for WorkspaceOrigin {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", self.scheme(), self.authority)
     }
 }
 
-impl fmt::Debug for WorkspaceOrigin {
+impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }
@@ -208,10 +215,7 @@ mod tests {
 
     fn check(input: &str, expected: Option<&str>) {
         assert_eq!(
-            WorkspaceOrigin::parse(input)
-                .ok()
-                .map(|o| o.to_string())
-                .as_deref(),
+            Origin::parse(input).ok().map(|o| o.to_string()).as_deref(),
             expected,
             "{input:?}"
         );
@@ -241,7 +245,7 @@ mod tests {
 
     #[test]
     fn urls_on_the_workspace_are_known_in_every_spelling() {
-        let origin = WorkspaceOrigin::parse("x.example").unwrap();
+        let origin = Origin::parse("x.example").unwrap();
         for (url, rest) in [
             ("https://x.example", Some("")),
             ("https://x.example/a?b#c", Some("/a?b#c")),

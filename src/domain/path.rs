@@ -228,6 +228,19 @@ fn decode(text: &str, canonical: bool) -> Result<String, PathFault> {
     String::from_utf8(out).map_err(|_| PathFault::Escape)
 }
 
+/// Whether a decoded text, such as a file path in a query or a body, reads the same to every server: no dot segment, no
+/// backslash or look-alike, neither as it stands nor decoded once more.
+///
+/// # Errors
+/// [`PathFault`] names what some server could read differently.
+pub fn check_value(text: &str) -> Result<(), PathFault> {
+    check_decoded(text)?;
+    match decode(text, false) {
+        Ok(again) if again != text => check_decoded(&again),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// What no spelling may hide: control characters, backslashes, look-alikes of the characters that structure a path, and dot
 /// segments, also between escaped slashes.
 fn check_decoded(text: &str) -> Result<(), PathFault> {

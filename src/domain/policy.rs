@@ -2,22 +2,27 @@
 //!
 //! `decide` is pure and is the only implementation of matching: the live proxy, `explain`, `check` and the admin listener all
 //! call it. The first matching route decides; nothing matches = denied. Knows no headers, clocks or credential values.
-//! `compile.rs` makes a [`Policy`]; `ask.rs` reads the call.
+//! `compile.rs` makes a [`Policy`]; `ask.rs` reads the call; `policy/denial.rs` has the reasons.
 
 use std::sync::Arc;
 
 use http::Method;
 
+use self::denial::{Denial, DenyReason};
 use self::index::Index;
 use self::matcher::Matcher;
-use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Resource};
-use super::catalog::{Catalog, Operation};
+use super::ask::{Bound, Call, CallerView, FollowUpView, Owner, Partition, Touch};
+use super::catalog::{Catalog, Effect, Operation};
+use super::clock::Timestamp;
+use super::destination::{Destination, Upstream};
 use super::path::CanonicalPath;
 use super::route::{PolicyOrigin, RunAs};
 use super::scope::{Scope, ScopeSet};
 
+pub mod denial;
 pub(super) mod index;
-pub(super) mod matcher;
+pub mod matcher;
+pub mod nearest;
 
 /// The identity that a call runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,83 +43,24 @@ impl Identity {
     }
 }
 
-/// Why a call is refused. Closed and documented (README): labels, audit records and headers carry these names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DenyReason {
-    /// No route matches.
-    NoRoute,
-    /// The first matching route says `deny`.
-    RouteDenies,
-    /// The route runs as the user, and the caller presented the app's token.
-    UserRequired,
-    /// The session does not hold the scope.
-    ScopeMissing,
-    /// A user call on a path that the catalogue does not know, by a route without `scope`.
-    ScopeUnknown,
-    /// The call touches several resources that routes give to different identities.
-    ResourcesDisagree,
-    /// The statement or conversation was created by somebody else.
-    FollowUpForeign,
-    /// The statement or conversation is not known here, and the call would run as the app.
-    FollowUpUnknown,
-    /// The call hands out storage URLs that bypass the sidecar.
-    Presigned,
-    /// The path holds escapes that no template admits.
-    PathEscape,
-}
-
-impl DenyReason {
-    /// Every reason, for documentation and tests.
-    pub const ALL: [Self; 10] = [
-        Self::NoRoute,
-        Self::RouteDenies,
-        Self::UserRequired,
-        Self::ScopeMissing,
-        Self::ScopeUnknown,
-        Self::ResourcesDisagree,
-        Self::FollowUpForeign,
-        Self::FollowUpUnknown,
-        Self::Presigned,
-        Self::PathEscape,
-    ];
-
-    /// The stable name.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no_route",
-            Self::RouteDenies => "route_denies",
-            Self::UserRequired => "user_required",
-            Self::ScopeMissing => "scope_missing",
-            Self::ScopeUnknown => "scope_unknown",
-            Self::ResourcesDisagree => "resources_disagree",
-            Self::FollowUpForeign => "follow_up_foreign",
-            Self::FollowUpUnknown => "follow_up_unknown",
-            Self::Presigned => "presigned_refused",
-            Self::PathEscape => "path_escape",
-        }
-    }
-}
-
-/// A refusal, with what a developer needs to mend it.
-#[derive(Debug, Clone)]
-pub struct Denial {
-    /// Why.
-    pub reason: DenyReason,
-    /// The route that decided, if one matched.
-    pub route: Option<Arc<Route>>,
-    /// The scope that was missing.
-    pub scope: Option<Scope>,
-}
-
 /// Leave to make one call as one identity. Only [`decide`] makes one.
 #[derive(Debug)]
 pub struct Grant {
     route: Arc<Route>,
     identity: Identity,
     scope: Option<Scope>,
+    /// What the things touched take besides.
+    further: Vec<Scope>,
+    destination: Destination,
+    would_deny: Option<DenyReason>,
 }
 
 impl Grant {
+    /// Where the call may go.
+    pub fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
     /// The route that decided.
     pub fn route(&self) -> &Arc<Route> {
         &self.route
@@ -125,9 +71,20 @@ impl Grant {
         self.identity
     }
 
-    /// The scope the call needs: what to ask the token endpoint for.
+    /// The scope the operation needs.
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
+    }
+
+    /// All that the call needs, what to ask the token endpoint for; `None` where nobody knows.
+    pub fn scopes(&self) -> Option<ScopeSet> {
+        let own = self.scope.clone()?;
+        Some(ScopeSet::new(self.further.iter().cloned().chain([own])))
+    }
+
+    /// Why the call would have been refused, were the policy not merely observed.
+    pub fn would_deny(&self) -> Option<DenyReason> {
+        self.would_deny
     }
 }
 
@@ -152,7 +109,17 @@ pub struct Policy {
     pub(super) origin: PolicyOrigin,
     pub(super) routes: Vec<Arc<Route>>,
     pub(super) presigned_allowed: bool,
+    pub(super) observed: Option<Observed>,
     pub(super) index: Index,
+}
+
+/// `mode: observe`: until its date, would-be denials go through as whoever called, and are recorded as such.
+#[derive(Debug)]
+pub struct Observed {
+    /// From then on the policy is enforced.
+    pub until: Timestamp,
+    /// Stands for calls that no route matches.
+    pub(super) route: Arc<Route>,
 }
 
 impl Policy {
@@ -171,6 +138,11 @@ impl Policy {
         self.origin
     }
 
+    /// Until when the policy is merely observed.
+    pub fn observed_until(&self) -> Option<Timestamp> {
+        self.observed.as_ref().map(|observed| observed.until)
+    }
+
     /// Whether the body of such a request must be read before it can be decided.
     pub fn reads_body(
         &self,
@@ -181,17 +153,29 @@ impl Policy {
         operation.is_some_and(Operation::reads_body) || self.index.reads_body(method, path)
     }
 
+    /// Whether the body of a call to this upstream must be read before it can be decided: some route for its app lists tools.
+    pub fn reads_upstream_body(&self, method: &Method, upstream: &Upstream) -> bool {
+        *method == Method::POST && { self.index.lists_tools(&self.routes) }
+            .any(|route| route.on.names(&upstream.resource()))
+    }
+
     /// The body members that raw routes for this path have conditions on: none of them may come in a second spelling.
     pub fn body_members(&self, path: &CanonicalPath) -> Vec<&str> {
         self.index.body_members(path)
     }
 
-    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user.
+    /// The scopes of which a user needs at least one, so that any user route can serve: empty when no route runs as the user,
+    /// and when one lets users in without any.
     pub fn user_scopes(&self) -> ScopeSet {
         let as_user = self
             .routes
             .iter()
             .filter(|r| matches!(r.run_as, RunAs::User | RunAs::Caller));
+        // An app lets in whoever has CAN_USE on it, whatever the token may do besides (facts 1.4).
+        let mut of_apps = as_user.clone().filter(|r| r.on.may_reach_upstream());
+        if of_apps.any(|r| r.scope.is_none()) {
+            return ScopeSet::default();
+        }
         ScopeSet::new(as_user.flat_map(|route| {
             let own = route.scope.clone();
             let named = self
@@ -199,11 +183,12 @@ impl Policy {
                 .operations()
                 .iter()
                 .enumerate()
+                .filter(|(_, operation)| operation.user_scope)
                 .filter(|(index, operation)| route.on.may_touch(*index, operation));
             let inherited: Vec<Scope> = if own.is_some() {
                 Vec::new()
             } else {
-                named.map(|(_, o)| o.scope.clone()).collect()
+                named.flat_map(|(_, o)| o.scopes().cloned()).collect()
             };
             own.into_iter().chain(inherited)
         }))
@@ -217,23 +202,21 @@ impl Policy {
             all.find(|(index, operation)| route.on.may_touch(*index, operation))
                 .map(|(_, o)| o.scope.clone())
         };
-        route.scope.clone().or_else(named)
+        // Nobody knows a scope for another app: its calls ask for everything (`runtime/credential.rs`).
+        let of_app = || Scope::parse("all-apis").filter(|_| route.on.may_reach_upstream());
+        route.scope.clone().or_else(of_app).or_else(named)
     }
 
-    fn first(&self, call: &Call<'_>, resource: Option<&Resource<'_>>) -> Option<&Arc<Route>> {
-        self.index.first(&self.routes, call, resource)
+    pub(super) fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
+        self.index.first(&self.routes, call, touch)
     }
 
     /// The oracle for tests: tries every route in order.
     #[cfg(test)]
-    pub(super) fn first_naive(
-        &self,
-        call: &Call<'_>,
-        resource: Option<&Resource<'_>>,
-    ) -> Option<&Arc<Route>> {
+    pub(super) fn first_naive(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
         self.routes
             .iter()
-            .find(|route| route.on.matches(call, resource))
+            .find(|route| route.on.matches(call, touch))
     }
 }
 
@@ -242,13 +225,26 @@ impl Route {
     pub fn describe(&self) -> String {
         self.on.describe()
     }
+
+    /// What the route matches.
+    pub fn matcher(&self) -> &Matcher {
+        &self.on
+    }
 }
 
-/// Decides one call: who it runs as, or why not.
+/// A call that touches nothing in particular is still one question.
+static NOTHING: [Touch<'static>; 1] = [Touch::NOTHING];
+
+/// Decides one call: who it runs as, or why not. A policy that is merely observed grants what it would refuse to whoever
+/// called, and says so in the grant.
 ///
 /// # Errors
 /// The [`Denial`]: the default of every path through this function.
 pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
+    judge(policy, call).or_else(|denial| observe(policy, call, denial))
+}
+
+fn judge(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
     let plain = |reason| Denial {
         reason,
         route: None,
@@ -264,16 +260,18 @@ pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
     {
         return Err(plain(DenyReason::Presigned));
     }
+    let touches = if call.touches.is_empty() {
+        &NOTHING
+    } else {
+        call.touches
+    };
     let mut grant: Option<Grant> = None;
-    let mut touched = call.resources.iter().map(Some);
-    // A call without resources is still one question.
-    let mut next = touched.next().or(Some(None));
-    while let Some(resource) = next {
+    for touch in touches {
         let route = policy
-            .first(call, resource)
-            .ok_or_else(|| plain(DenyReason::NoRoute))?;
-        let one = grant_by(route, call)?;
-        match &grant {
+            .first(call, touch)
+            .ok_or_else(|| plain(unmatched(call)))?;
+        let one = grant_by(route, call, touch)?;
+        match &mut grant {
             Some(earlier) if earlier.identity != one.identity => {
                 return Err(Denial {
                     reason: DenyReason::ResourcesDisagree,
@@ -281,16 +279,48 @@ pub fn decide(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
                     scope: None,
                 });
             }
-            Some(_) => {}
+            Some(earlier) => earlier.further.extend(one.further),
             None => grant = Some(one),
         }
-        next = touched.next();
     }
     grant.ok_or_else(|| plain(DenyReason::NoRoute))
 }
 
+/// Why no route matches: what a follow-up id stands for decides, and may not be known here.
+fn unmatched(call: &Call<'_>) -> DenyReason {
+    let follows = call.operation.is_some_and(|(_, o)| o.follows_up());
+    if follows && *call.follow_up == FollowUpView::Unknown {
+        DenyReason::FollowUpUnknown
+    } else {
+        DenyReason::NoRoute
+    }
+}
+
+/// What hands out rights or credentials is never let through merely because the policy is observed.
+fn observe(policy: &Policy, call: &Call<'_>, denial: Denial) -> Result<Grant, Denial> {
+    let admin = { call.operation }.is_some_and(|(_, o)| o.effect == Effect::Admin);
+    match &policy.observed {
+        Some(observed) if call.now < observed.until && denial.reason.is_observable() && !admin => {
+            Ok(Grant {
+                route: denial.route.unwrap_or_else(|| Arc::clone(&observed.route)),
+                identity: match call.caller {
+                    CallerView::App => Identity::App,
+                    CallerView::User { .. } => Identity::User,
+                },
+                scope: call.operation.map(|(_, o)| o.scope.clone()),
+                further: { call.touches.iter() }
+                    .filter_map(|touch| touch.scope.cloned())
+                    .collect(),
+                destination: call.destination.clone(),
+                would_deny: Some(denial.reason),
+            })
+        }
+        Some(_) | None => Err(denial),
+    }
+}
+
 /// What one route says of the call.
-fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
+fn grant_by(route: &Arc<Route>, call: &Call<'_>, touch: &Touch<'_>) -> Result<Grant, Denial> {
     let deny = |reason, scope: Option<&Scope>| Denial {
         reason,
         route: Some(Arc::clone(route)),
@@ -302,30 +332,47 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         (RunAs::User | RunAs::Caller, CallerView::User { .. }) => Identity::User,
         (RunAs::User, CallerView::App) => return Err(deny(DenyReason::UserRequired, None)),
     };
+    let operation = call.operation.map(|(_, operation)| operation);
     let scope = route
         .scope
         .as_ref()
-        .or_else(|| call.operation.map(|(_, operation)| &operation.scope));
+        .or_else(|| operation.map(|operation| &operation.scope));
     if let (Identity::User, CallerView::User { scopes, .. }) = (identity, call.caller) {
-        match scope {
-            None => return Err(deny(DenyReason::ScopeUnknown, None)),
-            Some(needed) if !scopes.covers(needed) => {
-                return Err(deny(DenyReason::ScopeMissing, Some(needed)));
-            }
-            Some(_) => {}
+        let held = match (&route.scope, operation) {
+            (Some(needed), _) => scopes.covers(needed),
+            (None, Some(operation)) => operation.scopes().any(|needed| scopes.covers(needed)),
+            // Whether a user may enter an app is for the app to say; scopes are those of the workspace's APIs (facts 1.4).
+            (None, None) if *call.destination != Destination::Workspace => true,
+            (None, None) => return Err(deny(DenyReason::ScopeUnknown, None)),
+        };
+        if !held {
+            return Err(deny(DenyReason::ScopeMissing, scope));
+        }
+        if let Some(needed) = touch.scope.filter(|needed| !scopes.covers(needed)) {
+            return Err(deny(DenyReason::ScopeMissing, Some(needed)));
         }
     }
     check_follow_up(identity, call).map_err(|reason| deny(reason, None))?;
+    if call.partition == Partition::Foreign {
+        return Err(deny(DenyReason::PartitionForeign, None));
+    }
     Ok(Grant {
         route: Arc::clone(route),
         identity,
         scope: scope.cloned(),
+        further: touch.scope.cloned().into_iter().collect(),
+        destination: call.destination.clone(),
+        would_deny: None,
     })
 }
 
 /// A statement or conversation belongs to whoever got its id. Where the call runs as the user the workspace itself checks an
 /// id that is not known here; where it runs as the app nobody would.
 fn check_follow_up(identity: Identity, call: &Call<'_>) -> Result<(), DenyReason> {
+    let rule = { call.operation }.and_then(|(_, operation)| operation.follow_up.as_ref());
+    if rule.is_some_and(|follow_up| follow_up.shared) {
+        return Ok(());
+    }
     match (call.follow_up, identity, call.caller) {
         (FollowUpView::None, _, _) | (FollowUpView::Unknown, Identity::User, _) => Ok(()),
         (FollowUpView::Unknown, Identity::App, _) => Err(DenyReason::FollowUpUnknown),

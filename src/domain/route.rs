@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use super::catalog::Effect;
+
 /// As whom a call runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunAs {
@@ -53,6 +55,10 @@ pub struct RouteSource {
     pub path: Option<String>,
     /// Top-level JSON keys of the body with their allowed values (raw routes).
     pub body: BTreeMap<String, Vec<String>>,
+    /// The MCP tools that may be called; empty = any (routes on an MCP server or another app).
+    pub tools: Vec<String>,
+    /// The most that a matching call may do; `None` = all but what operations of admin effect do.
+    pub effect: Option<Effect>,
     /// As whom a matching call runs.
     pub run_as: RunAs,
     /// The scope a user call needs, where the catalogue does not say or says something else.
@@ -64,6 +70,19 @@ pub struct RouteSource {
 pub enum PolicyOrigin {
     /// The routes of the configuration file.
     Routes,
+    /// What the bundle declares; the file has no routes of its own.
+    Bundle,
     /// Neither `routes` nor `bundle`: the built-in starter policy (PRODUCT 4).
     Starter,
+}
+
+impl PolicyOrigin {
+    /// The word in audit records and in `/status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Routes => "routes",
+            Self::Bundle => "bundle",
+            Self::Starter => "starter",
+        }
+    }
 }

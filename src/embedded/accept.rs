@@ -1,10 +1,12 @@
-//! Accepts connections for the embedded workspace, over TLS where set up, and ends them when it stops.
+//! Accepts connections for the embedded workspace and the other app, over TLS where set up, and ends them when they stop.
 //!
-//! HTTP/1.1 and HTTP/2. Knows nothing of what is served: each call goes through `door.rs`.
+//! HTTP/1.1 and HTTP/2. Knows nothing of what is served: each call goes through `door.rs` or `other_app.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -14,17 +16,37 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::door;
+use super::other_app::{self, AppSite};
 use super::workspace::Site;
+use crate::runtime::http_client::Body;
 
 /// How long an idle connection is kept: longer than the pools of the known clients.
 const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(120);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// Whose calls a connection carries.
+#[derive(Clone)]
+pub(super) enum Door {
+    /// The workspace's.
+    Workspace(Arc<Site>),
+    /// Another app's.
+    App(Arc<AppSite>),
+}
+
+impl Door {
+    async fn open(self, request: Request<Incoming>) -> Result<Response<Body>, door::Closed> {
+        match self {
+            Self::Workspace(site) => door::open(site, request).await,
+            Self::App(site) => other_app::open(site, request).await,
+        }
+    }
+}
+
 /// What every connection needs.
 #[derive(Clone)]
 pub(super) struct Acceptor {
-    pub(super) site: Arc<Site>,
+    pub(super) door: Door,
     /// No new connections, no new calls on old ones.
     pub(super) closing: CancellationToken,
     /// Every connection ends now.
@@ -71,9 +93,8 @@ impl Acceptor {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE_CONNECTION_TIME);
-        let site = Arc::clone(&self.site);
-        let service =
-            hyper::service::service_fn(move |request| door::open(Arc::clone(&site), request));
+        let door = self.door.clone();
+        let service = hyper::service::service_fn(move |request| door.clone().open(request));
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         // An error here is the peer's end of the story, or a Close fault: nobody is left to tell.

@@ -14,6 +14,9 @@ pub(super) type Answer = Response<Body>;
 /// The header in which bad-token and bad-scope refusals repeat their message.
 pub(super) const REASON_PHRASE: HeaderName = HeaderName::from_static("x-databricks-reason-phrase");
 
+/// The error code of a request that cannot be understood.
+pub(super) const INVALID: &str = "INVALID_PARAMETER_VALUE";
+
 /// A JSON answer, 200.
 pub(super) fn json_ok(value: &Value) -> Answer {
     json_with(StatusCode::OK, value)
@@ -76,6 +79,8 @@ pub(super) struct Refusal {
 enum Code {
     Word(&'static str),
     Number,
+    /// No JSON at all: the message as plain text.
+    Bare,
 }
 
 impl Refusal {
@@ -118,6 +123,16 @@ impl Refusal {
         )
     }
 
+    /// The same in the words and the shape of some other families, which clients cannot parse (facts 4.4).
+    pub(super) fn invalid_scope(scope: &str) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code: Code::Bare,
+            message: format!("Invalid scope, required scopes: {scope}"),
+            reason: None,
+        }
+    }
+
     /// A path or method that is no API.
     pub(super) fn no_endpoint(method: &str, path: &str) -> Self {
         Self::word(
@@ -133,6 +148,27 @@ impl Refusal {
             StatusCode::NOT_FOUND,
             "RESOURCE_DOES_NOT_EXIST",
             format!("{what} does not exist."),
+        )
+    }
+
+    /// An object that does not exist, in Unity Catalog's wording where the code is one of its own.
+    pub(super) fn missing(code: &'static str, noun: &str, object: &str) -> Self {
+        let message = format!("{noun} '{object}' does not exist.");
+        // Some families see nothing but a bad parameter in it.
+        let status = if code == INVALID {
+            StatusCode::BAD_REQUEST
+        } else {
+            StatusCode::NOT_FOUND
+        };
+        Self::word(status, code, message)
+    }
+
+    /// A securable on which the caller lacks a privilege.
+    pub(super) fn no_privilege(privilege: &str, noun: &str, object: &str) -> Self {
+        Self::word(
+            StatusCode::FORBIDDEN,
+            "PERMISSION_DENIED",
+            format!("User does not have {privilege} on {noun} '{object}'."),
         )
     }
 
@@ -156,7 +192,7 @@ impl Refusal {
 
     /// A request that cannot be understood.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::word(StatusCode::BAD_REQUEST, "INVALID_PARAMETER_VALUE", message)
+        Self::word(StatusCode::BAD_REQUEST, INVALID, message)
     }
 
     /// Something is there already.
@@ -194,8 +230,22 @@ impl Refusal {
         }
     }
 
+    /// As an error inside some other envelope: `CODE: message`.
+    pub(super) fn line(&self) -> String {
+        match self.code {
+            Code::Word(word) => format!("{word}: {}", self.message),
+            Code::Number | Code::Bare => self.message.clone(),
+        }
+    }
+
     /// The answer on the wire.
     pub(super) fn into_answer(self, request_id: &str) -> Answer {
+        if let Code::Bare = self.code {
+            let kind = "text/plain; charset=utf-8";
+            let mut answer = text(self.status, kind, self.message.clone());
+            set(&mut answer, REASON_PHRASE, &self.message);
+            return answer;
+        }
         let mut details = vec![json!({
             "@type": "type.googleapis.com/google.rpc.RequestInfo",
             "request_id": request_id,
@@ -210,7 +260,7 @@ impl Refusal {
         }
         let code = match self.code {
             Code::Word(word) => json!(word),
-            Code::Number => json!(self.status.as_u16()),
+            Code::Number | Code::Bare => json!(self.status.as_u16()),
         };
         let body = json!({ "error_code": code, "message": self.message, "details": details });
         let mut answer = json_with(self.status, &body);

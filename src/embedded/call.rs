@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::answer::Refusal;
-use super::world::Caller;
+use super::grants::Caller;
 use crate::runtime::http_client::{Body, read_limited};
 
 /// The longest JSON body read into memory: the platform's limit for a SQL text, and room around it.

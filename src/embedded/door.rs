@@ -1,29 +1,30 @@
-//! Takes each call: writes it down, puts the faults in, asks for a good token with the right scope, sends it to its handler.
+//! Takes each call: writes it down, puts the faults in, asks for a good token, sends it to the APIs.
 //!
-//! The order is the platform's: credential, then scope, then whether there is such an endpoint, then grants on the object.
+//! The order is the platform's: credential, then scope, then whether there is such an endpoint, then grants on the object; `api/routes.rs` keeps to it from the scope on.
 
 use std::sync::Arc;
 
 use http::header::{LOCATION, RETRY_AFTER, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::answer::{Answer, Refusal, set, text};
-use super::call::{Call, Presented, drain, presented, segments};
-use super::control::{Fault, Place};
+use super::api::files;
+use super::call::{Call, Presented, drain, presented};
+use super::control::{Control, Fault, Place};
+use super::grants::Caller;
+use super::marked;
 use super::seen::{Meter, Metered, Seen, SeenCall};
 use super::workspace::Site;
-use super::world::Caller;
-use super::{catalog, files, genie, marked, mlflow, oidc, serving, sql, vector_search};
-use crate::domain::scope::Scope;
+use super::{api, oidc};
 use crate::runtime::http_client::Body;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ORG_ID: HeaderName = HeaderName::from_static("x-databricks-org-id");
 /// Ours alone: tells tests and the demo as whom a call arrived.
-const IDENTITY: HeaderName = HeaderName::from_static("x-embedded-identity");
+pub(super) const IDENTITY: HeaderName = HeaderName::from_static("x-embedded-identity");
 /// Stands on every API answer; nothing behind a sidecar should ever see it.
 const COOKIE: &str = "embedded-session=must-not-reach-the-agent; Path=/; HttpOnly; SameSite=Strict";
 
@@ -39,7 +40,7 @@ pub(super) async fn open(
 ) -> Result<Response<Body>, Closed> {
     let (parts, incoming) = request.into_parts();
     let id = uuid::Uuid::now_v7().to_string();
-    let body = write_down(&site, &id, &parts, incoming);
+    let body = write_down(&site.control, &id, &parts, incoming);
     let places = places(parts.uri.path());
     // Counted before any fault: a refused fetch is a fetch.
     for place in places {
@@ -52,7 +53,7 @@ pub(super) async fn open(
             return Err(Closed);
         }
         Some((place, fault)) => {
-            if let Some(answer) = suffer(&site, place, fault).await {
+            if let Some(answer) = suffer(&site.control, place, fault).await {
                 drain(Some(body)).await;
                 return Ok(stamped(&site, &id, &Seen::None, answer));
             }
@@ -80,11 +81,16 @@ async fn serve(site: &Arc<Site>, id: &str, parts: Parts, body: Body) -> Answer {
 }
 
 /// Puts the call into the list and a meter around its body.
-fn write_down(site: &Arc<Site>, id: &str, parts: &Parts, incoming: Incoming) -> Body {
+pub(super) fn write_down(
+    control: &Arc<Control>,
+    id: &str,
+    parts: &Parts,
+    incoming: Incoming,
+) -> Body {
     let meter = Meter::new();
     let value = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
     let target = parts.uri.path_and_query().map_or("/", |t| t.as_str());
-    site.control.note_call(
+    control.note_call(
         SeenCall {
             request_id: id.to_owned(),
             method: parts.method.to_string(),
@@ -105,7 +111,7 @@ fn write_down(site: &Arc<Site>, id: &str, parts: &Parts, incoming: Incoming) -> 
     Metered {
         inner: incoming.map_err(Into::into).boxed_unsync(),
         meter,
-        control: Arc::clone(&site.control),
+        control: Arc::clone(control),
     }
     .boxed_unsync()
 }
@@ -123,7 +129,7 @@ fn places(path: &str) -> &'static [Place] {
 }
 
 /// Lives through a fault; `None` means that the call goes on.
-async fn suffer(site: &Site, place: Place, fault: Fault) -> Option<Answer> {
+pub(super) async fn suffer(control: &Control, place: Place, fault: Fault) -> Option<Answer> {
     match fault {
         Fault::Status {
             status,
@@ -148,7 +154,7 @@ async fn suffer(site: &Site, place: Place, fault: Fault) -> Option<Answer> {
             None
         }
         Fault::Hang => {
-            site.control.healed(place).await;
+            control.healed(place).await;
             None
         }
         Fault::Close | Fault::CloseAfter => None,
@@ -166,7 +172,7 @@ fn stamped(site: &Site, id: &str, seen: &Seen, mut answer: Answer) -> Answer {
 
 /// A call that needs a bearer.
 async fn api(site: &Site, parts: Parts, body: Body) -> (Seen, Result<Answer, Refusal>) {
-    let (seen, caller) = identify(site, &parts);
+    let (seen, caller) = identify(site, &parts.headers);
     let mut call = match caller {
         Ok(caller) => Call {
             method: parts.method.to_string(),
@@ -183,13 +189,14 @@ async fn api(site: &Site, parts: Parts, body: Body) -> (Seen, Result<Answer, Ref
             return (seen, Err(refusal));
         }
     };
-    let result = dispatch(site, &mut call).await;
+    let result = api::routes::dispatch(site, &mut call).await;
     drain(call.body.take()).await;
     (seen, result)
 }
 
-fn identify(site: &Site, parts: &Parts) -> (Seen, Result<Caller, Refusal>) {
-    let token = match presented(&parts.headers) {
+/// Who calls, by the bearer.
+pub(super) fn identify(site: &Site, headers: &HeaderMap) -> (Seen, Result<Caller, Refusal>) {
+    let token = match presented(headers) {
         Presented::Bearer(token) => token,
         Presented::Basic(..) | Presented::Nothing => {
             return (Seen::None, Err(Refusal::no_credential()));
@@ -211,135 +218,6 @@ fn identify(site: &Site, parts: &Parts) -> (Seen, Result<Caller, Refusal>) {
             };
             (seen, Ok(caller))
         }
-    }
-}
-
-/// Which module answers.
-#[derive(Clone, Copy)]
-enum Area {
-    Sql,
-    Serving,
-    VectorSearch,
-    Genie,
-    Files,
-    Mlflow,
-    Catalog,
-    Marked,
-}
-
-/// A family of endpoints: path prefix, scopes of which one suffices, the scope its refusal names, and who answers.
-type Family = (
-    &'static [&'static str],
-    &'static [&'static str],
-    &'static str,
-    Area,
-);
-
-/// Longer prefixes first. User tokens never hold `mlflow` or `jobs` (facts 4.2), which keeps those for the app.
-const FAMILIES: &[Family] = &[
-    (
-        &["api", "2.0", "sql", "statements"],
-        &["sql.statement-execution"],
-        "sql",
-        Area::Sql,
-    ),
-    (
-        &["api", "2.0", "sql", "warehouses"],
-        &["sql.warehouses:read"],
-        "sql",
-        Area::Sql,
-    ),
-    (&["api", "2.0", "sql"], &["sql"], "sql", Area::Sql),
-    (
-        &["serving-endpoints"],
-        &["model-serving"],
-        "model-serving",
-        Area::Serving,
-    ),
-    (
-        &["api", "2.0", "serving-endpoints"],
-        &["model-serving"],
-        "model-serving",
-        Area::Serving,
-    ),
-    (
-        &["ai-gateway"],
-        &["ai-gateway"],
-        "ai-gateway",
-        Area::Serving,
-    ),
-    (
-        &["api", "2.0", "vector-search"],
-        &["vector-search"],
-        "vector-search",
-        Area::VectorSearch,
-    ),
-    (&["api", "2.0", "genie"], &["genie"], "genie", Area::Genie),
-    (&["api", "2.0", "fs"], &["files"], "files", Area::Files),
-    (
-        &["api", "2.0", "mlflow"],
-        &["mlflow"],
-        "mlflow",
-        Area::Mlflow,
-    ),
-    (
-        &["api", "3.0", "mlflow"],
-        &["mlflow"],
-        "mlflow",
-        Area::Mlflow,
-    ),
-    (&["api", "2.0", "otel"], &["mlflow"], "mlflow", Area::Mlflow),
-    (&["api", "2.2", "jobs"], &["jobs"], "jobs", Area::Catalog),
-    (
-        &["api", "2.1", "unity-catalog", "tables"],
-        &["unity-catalog", "catalog.tables:read"],
-        "unity-catalog",
-        Area::Catalog,
-    ),
-    (
-        &["api", "2.1", "unity-catalog"],
-        &["unity-catalog"],
-        "unity-catalog",
-        Area::Catalog,
-    ),
-    (
-        &["api", "2.0", "workspace"],
-        &["workspace.workspace"],
-        "workspace",
-        Area::Catalog,
-    ),
-    (
-        &["api", "2.0", "preview", "scim"],
-        &["iam.current-user:read", "scim"],
-        "iam.current-user:read",
-        Area::Catalog,
-    ),
-    (&["api", "2.0", "embedded"], &[], "", Area::Marked),
-];
-
-async fn dispatch(site: &Site, call: &mut Call) -> Result<Answer, Refusal> {
-    let path = segments(&call.path);
-    let family = FAMILIES.iter().find(|(prefix, ..)| {
-        path.len() >= prefix.len() && prefix.iter().zip(&path).all(|(a, b)| a == b)
-    });
-    let Some((_, suffices, shown, area)) = family else {
-        return Err(call.no_endpoint());
-    };
-    let held = &call.caller.scopes;
-    let mut accepted = suffices.iter().filter_map(|name| Scope::parse(name));
-    if !suffices.is_empty() && !accepted.any(|scope| held.covers(&scope)) {
-        return Err(Refusal::missing_scope(shown));
-    }
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    match area {
-        Area::Sql => sql::answer(site, call, &path).await,
-        Area::Serving => serving::answer(site, call, &path).await,
-        Area::VectorSearch => vector_search::answer(site, call, &path).await,
-        Area::Genie => genie::answer(site, call, &path).await,
-        Area::Files => files::answer(site, call, &path).await,
-        Area::Mlflow => mlflow::answer(site, call, &path).await,
-        Area::Catalog => catalog::answer(site, call, &path).await,
-        Area::Marked => marked::answer(call, &path).await,
     }
 }
 

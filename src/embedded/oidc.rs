@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Refusal, json_ok, json_with, put};
 use super::call::{Presented, presented};
+use super::grants::Caller;
 use super::issuer::Verified;
 use super::workspace::Site;
-use super::world::Caller;
 use crate::domain::scope::{Scope, ScopeSet};
 use crate::runtime::http_client::{Body, read_limited};
 

@@ -11,36 +11,61 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
-use super::answer::{Answer, put};
+use super::answer::Answer;
 use super::control::Control;
-use super::serving::{message, response};
-use super::workspace::Site;
-use crate::runtime::http_client::BoxError;
+use crate::runtime::http_client::{Body, BoxError};
+
+/// How streams flow: who may hold them, and the time between two events.
+#[derive(Clone)]
+pub(super) struct Pace {
+    pub(super) control: Arc<Control>,
+    pub(super) pause: Duration,
+}
+
+/// Counts a stream in while it lives.
+struct Counted(Arc<Control>);
+
+impl Counted {
+    fn new(control: &Arc<Control>) -> Self {
+        control.stream_opened();
+        Self(Arc::clone(control))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.stream_closed();
+    }
+}
 
 struct Stream {
-    control: Arc<Control>,
+    counted: Counted,
     pause: Duration,
     events: VecDeque<String>,
     is_first: bool,
 }
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.control.stream_closed();
-    }
-}
-
 /// An answer that sends these events and then `[DONE]`.
-pub(super) fn event_stream(site: &Site, events: &[Value]) -> Answer {
+pub(super) fn event_stream(pace: &Pace, events: &[Value]) -> Answer {
     let mut texts: VecDeque<String> = events.iter().map(event_text).collect();
     texts.push_back("data: [DONE]\n\n".to_owned());
-    site.control.stream_opened();
+    text_stream(pace, texts)
+}
+
+/// An answer that sends JSON-RPC messages, as MCP does.
+pub(super) fn message_stream(pace: &Pace, messages: &[Value]) -> Answer {
+    let framed = |message| format!("event: message\ndata: {message}\n\n");
+    text_stream(pace, messages.iter().map(framed).collect())
+}
+
+fn text_stream(pace: &Pace, events: VecDeque<String>) -> Answer {
     let stream = Stream {
-        control: Arc::clone(&site.control),
-        pause: site.stream_pause,
-        events: texts,
+        counted: Counted::new(&pace.control),
+        pause: pace.pause,
+        events,
         is_first: true,
     };
     let frames = futures_util::stream::unfold(stream, |mut stream| async move {
@@ -48,10 +73,26 @@ pub(super) fn event_stream(site: &Site, events: &[Value]) -> Answer {
         if !std::mem::take(&mut stream.is_first) {
             tokio::time::sleep(stream.pause).await;
         }
-        stream.control.stream_turn().await;
+        stream.counted.0.stream_turn().await;
         Some((Ok::<_, BoxError>(Frame::data(Bytes::from(event))), stream))
     });
-    let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
+    sent_as_events(StreamBody::new(frames).boxed_unsync())
+}
+
+/// A stream on which nothing is ever sent: it stays open until its reader leaves or the server closes.
+pub(super) fn silent_stream(control: &Arc<Control>, closing: CancellationToken) -> Answer {
+    let counted = Counted::new(control);
+    let frames = futures_util::stream::once(async move {
+        closing.cancelled().await;
+        drop(counted);
+        // A comment, which no reader minds.
+        Ok::<_, BoxError>(Frame::data(Bytes::from_static(b": closing\n\n")))
+    });
+    sent_as_events(StreamBody::new(frames).boxed_unsync())
+}
+
+fn sent_as_events(body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::OK;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -65,43 +106,4 @@ fn event_text(event: &Value) -> String {
         Some(kind) => format!("event: {kind}\ndata: {event}\n\n"),
         None => format!("data: {event}\n\n"),
     }
-}
-
-/// The pieces of a chat answer, a word each.
-pub(super) fn chat_events(id: &str, model: &str, created: i64, said: &str) -> Vec<Value> {
-    let piece = |delta: Value, finish: Value| {
-        json!({
-            "id": id, "object": "chat.completion.chunk", "created": created, "model": model,
-            "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
-        })
-    };
-    let words = said.split_inclusive(' ');
-    words
-        .map(|word| piece(json!({ "role": "assistant", "content": word }), Value::Null))
-        .chain([piece(json!({}), json!("stop"))])
-        .collect()
-}
-
-/// The events of one response with one message.
-pub(super) fn responses_events(id: &str, model: &str, created: i64, said: &str) -> Vec<Value> {
-    let item = message(id, said);
-    let mut events = vec![json!({
-        "type": "response.created",
-        "response": response(id, model, created, said, "in_progress"),
-    })];
-    for word in said.split_inclusive(' ') {
-        events.push(json!({
-            "type": "response.output_text.delta", "item_id": item.get("id"),
-            "output_index": 0, "content_index": 0, "delta": word, "logprobs": [],
-        }));
-    }
-    events.push(json!({ "type": "response.output_item.done", "output_index": 0, "item": item }));
-    events.push(json!({
-        "type": "response.completed",
-        "response": response(id, model, created, said, "completed"),
-    }));
-    for (number, event) in events.iter_mut().enumerate() {
-        put(event, "sequence_number", json!(number));
-    }
-    events
 }

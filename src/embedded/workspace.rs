@@ -3,10 +3,11 @@
 //! Listens on loopback, keeps everything in memory (files: in a scratch directory), and refuses what the platform refuses.
 //! Never used in production traffic. Read `door.rs` next, which takes each call; `control.rs` breaks and watches it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,13 +16,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::accept::Acceptor;
+use super::accept::{Acceptor, Door};
+use super::api::file_store::FileStore;
+use super::api::genie::Conversations;
+use super::api::jobs::Runs;
+use super::api::memory::Memories;
+use super::api::mlflow::Tracking;
+use super::api::serving::background::Background;
+use super::api::sql::Statements;
 use super::control::Control;
-use super::file_store::FileStore;
-use super::genie::Conversations;
 use super::issuer::{Issuer, SignWith};
-use super::mlflow::Tracking;
-use super::sql::Statements;
+use super::stream::Pace;
+use super::streamable::Sessions;
 use crate::domain::clock::{Clock, SystemClock};
 use crate::domain::secret::Secret;
 
@@ -125,6 +131,24 @@ pub(super) struct Site {
     pub(super) conversations: Conversations,
     pub(super) files: FileStore,
     pub(super) tracking: Tracking,
+    pub(super) background: Background,
+    pub(super) memories: Memories,
+    pub(super) runs: Runs,
+    pub(super) sessions: Sessions,
+    /// Where other apps are, by name, while they run.
+    pub(super) app_urls: Mutex<BTreeMap<String, String>>,
+    /// The workspace takes no new calls; what waits for nothing in particular ends.
+    pub(super) closing: CancellationToken,
+}
+
+impl Site {
+    /// How its streams flow.
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            control: Arc::clone(&self.control),
+            pause: self.stream_pause,
+        }
+    }
 }
 
 /// A running embedded workspace. Dropping it ends it at once.
@@ -161,6 +185,7 @@ impl Workspace {
                 client_secret: Secret::random("dose").map_err(io::Error::other)?,
             },
         };
+        let closing = CancellationToken::new();
         let site = Arc::new(Site {
             url,
             users: options.users,
@@ -174,11 +199,17 @@ impl Workspace {
             conversations: Conversations::default(),
             files: FileStore::under(&options.scratch),
             tracking: Tracking::default(),
+            background: Background::default(),
+            memories: Memories::default(),
+            runs: Runs::default(),
+            sessions: Sessions::default(),
+            app_urls: Mutex::default(),
+            closing: closing.clone(),
         });
         let workspace = Self {
             addr,
             site,
-            closing: CancellationToken::new(),
+            closing,
             ended: CancellationToken::new(),
             connections: TaskTracker::new(),
         };
@@ -212,6 +243,11 @@ impl Workspace {
     /// The `iss` of every token.
     pub fn issuer(&self) -> &str {
         &self.site.issuer.url
+    }
+
+    /// For the other app, which takes this workspace's tokens.
+    pub(super) fn site(&self) -> &Arc<Site> {
+        &self.site
     }
 
     /// The levers and the windows.
@@ -279,7 +315,7 @@ impl Workspace {
 
     fn acceptor(&self, tls: Option<TlsAcceptor>) -> Acceptor {
         Acceptor {
-            site: Arc::clone(&self.site),
+            door: Door::Workspace(Arc::clone(&self.site)),
             closing: self.closing.clone(),
             ended: self.ended.clone(),
             connections: self.connections.clone(),

@@ -3,7 +3,7 @@
 //! Answered by the sidecar itself on exact paths, never proxied. Has no type that holds a secret.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -30,6 +30,15 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// Whether the agent is kept from walking around the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confinement {
+    /// `off`, `confined`, `unavailable` or `in_vain`.
+    pub state: &'static str,
+    /// How far, or why not.
+    pub detail: String,
+}
+
 /// What the admin listener answers from.
 pub struct Admin {
     proxy: Arc<Proxy>,
@@ -38,6 +47,10 @@ pub struct Admin {
     shipper: Option<Arc<Shipper>>,
     /// Why the last reload was refused; the policy before it is in force.
     refused_reload: Mutex<Option<String>>,
+    /// Known once a child is started; never, where there is none.
+    confinement: OnceLock<Confinement>,
+    /// Whose identity every request without a token gets; never set but by `dev`.
+    development: OnceLock<String>,
 }
 
 /// One line of `/readyz`.
@@ -61,6 +74,8 @@ impl Admin {
             started,
             shipper,
             refused_reload: Mutex::new(None),
+            confinement: OnceLock::new(),
+            development: OnceLock::new(),
         }
     }
 
@@ -70,6 +85,18 @@ impl Admin {
             .refused_reload
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// Notes how the child is started; there is one in a life.
+    pub fn confined(&self, confinement: Confinement) {
+        // A second child there is not; the first word stands.
+        let _ = self.confinement.set(confinement);
+    }
+
+    /// Notes that the front door is played, and by whom.
+    pub fn develops(&self, identity: String) {
+        // There is one in a life.
+        let _ = self.development.set(identity);
     }
 
     /// Answers one request.
@@ -198,10 +225,9 @@ impl Admin {
         let snapshot = self.proxy.snapshot.load();
         let audit = self.proxy.sinks.audit.status();
         let keys = self.proxy.verifier.keys().status();
-        let origin = match snapshot.policy.origin() {
-            PolicyOrigin::Routes => "routes",
-            PolicyOrigin::Starter => "starter",
-        };
+        let upstreams: Vec<Value> = { self.proxy.upstreams.iter() }
+            .map(|u| json!({"name": &*u.name, "app": &*u.app, "url": u.origin.to_string(), "path": format!("{}/", u.prefix())}))
+            .collect();
         let hint = (snapshot.policy.origin() == PolicyOrigin::Starter)
             .then_some("the built-in starter policy is in force: every operation but those of admin effect, as whoever calls; next step: write routes from the audit log (`valetkey learn`)");
         json!({
@@ -213,9 +239,13 @@ impl Admin {
                 "admin": self.addresses.admin.to_string(),
             },
             "workspace": self.proxy.workspace_origin.to_string(),
+            "upstreams": upstreams,
             "agent": agent_word(self.proxy.gate.state()),
+            "development": self.development.get(),
+            "confinement": self.confinement.get().map(|c| json!({"state": c.state, "detail": c.detail})),
             "policy": {
-                "origin": origin,
+                "origin": snapshot.policy.origin().as_str(),
+                "observed_until": snapshot.policy.observed_until().map(|until| until.to_string()),
                 "routes": snapshot.policy.routes().len(),
                 "loaded": snapshot.version,
                 "catalog": snapshot.policy.catalog().version(),

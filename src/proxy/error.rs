@@ -12,17 +12,22 @@ use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
 use crate::domain::ask::AskFault;
+use crate::domain::destination::DestinationFault;
 use crate::domain::headers::{self, HeadFault};
-use crate::domain::path::PathFault;
-use crate::domain::policy::{Denial, DenyReason};
+use crate::domain::policy::denial::{Denial, DenyReason};
+use crate::domain::policy::nearest::Nearest;
 use crate::domain::token::fault::TokenFault;
 use crate::runtime::audit_writer::AuditUnavailable;
 use crate::runtime::credential::CredentialFault;
-use crate::runtime::endpoint_fault::EndpointFault;
 use crate::runtime::http_client::{Body, SendFault, full};
+use crate::runtime::tunnel::TunnelFault;
 
+use self::credential::{credential_row, token_reason};
 use super::body::BodyFault;
+use super::connect::ConnectFault;
 
+mod credential;
+pub mod mcp;
 mod words;
 
 /// Whom to wake: the value of the log field `fault`.
@@ -36,6 +41,8 @@ pub enum Fault {
     Issuer,
     /// The workspace or its token endpoint.
     Workspace,
+    /// Another app, or its front door.
+    Upstream,
     /// The agent process.
     Agent,
     /// The sidecar or its machine.
@@ -48,9 +55,9 @@ pub enum ProxyError {
     /// Framing, `Host`, form, or duplicated credentials.
     #[error("bad request head: {0}")]
     Head(#[from] HeadFault),
-    /// A path with two readings.
+    /// A path with two readings, or that leads to no upstream.
     #[error("bad path: {0}")]
-    Path(#[from] PathFault),
+    Destination(#[from] DestinationFault),
     /// A request whose resource has two readings.
     #[error("bad request: {0}")]
     Ask(#[from] AskFault),
@@ -102,8 +109,20 @@ pub enum ProxyError {
     /// The workspace did not answer.
     #[error("the workspace did not answer")]
     Workspace(#[source] SendFault),
-    /// More requests than `limits.requests` are in flight.
-    #[error("more requests in flight than limits.requests")]
+    /// The upstream did not answer.
+    #[error("the upstream did not answer")]
+    Upstream(#[source] SendFault),
+    /// The front door of the upstream sends whoever it does not let in to its login.
+    #[error("the upstream answered with its login")]
+    UpstreamLogin,
+    /// CONNECT to a place that tunnels may not lead to.
+    #[error("{0}")]
+    Connect(ConnectFault),
+    /// A tunnel that may be, to a far side that is not there.
+    #[error("{0}")]
+    Tunnel(#[source] TunnelFault),
+    /// More requests than `limits.requests`, or tunnels than `limits.tunnels`.
+    #[error("more requests in flight than limits.requests, or tunnels than limits.tunnels")]
     Overloaded,
     /// A step met what its predecessor rules out, or panicked.
     #[error("internal: {0}")]
@@ -123,6 +142,10 @@ pub struct DeniedCall {
     pub resources: Vec<String>,
     /// `app` or `user`.
     pub caller: &'static str,
+    /// The route that came nearest, where none matched.
+    pub nearest: Option<Nearest>,
+    /// Whether an MCP client reads the refusal.
+    pub speaks_mcp: bool,
 }
 
 struct Row {
@@ -136,7 +159,7 @@ struct Row {
 
 /// Every reason of the table below; a denial has those of [`DenyReason::ALL`] instead. `tests/tidy.rs` holds the list to the
 /// table and the README to the list.
-pub const REASONS: [&str; 30] = [
+pub const REASONS: [&str; 37] = [
     "bad_head",
     "bad_path",
     "bad_request",
@@ -157,6 +180,13 @@ pub const REASONS: [&str; 30] = [
     "audit_unavailable",
     "workspace_unreachable",
     "workspace_timeout",
+    "no_such_upstream",
+    "upstream_login_required",
+    "upstream_unreachable",
+    "upstream_timeout",
+    "connect_refused",
+    "tunnel_unreachable",
+    "tunnel_timeout",
     "overloaded",
     "internal",
     "token_missing",
@@ -204,10 +234,15 @@ fn row((status, error_code): Shape, reason: &'static str, fault: Fault) -> Row {
 
 impl ProxyError {
     fn row(&self) -> Row {
-        use Fault::{Agent, Caller, Issuer, Policy, Sidecar, Workspace};
+        use Fault::{Agent, Caller, Issuer, Policy, Sidecar, Upstream, Workspace};
         match self {
             Self::Head(_) => row(BAD, "bad_head", Caller),
-            Self::Path(_) => row(BAD, "bad_path", Caller),
+            Self::Destination(DestinationFault::Path(_) | DestinationFault::NoPath) => {
+                row(BAD, "bad_path", Caller)
+            }
+            Self::Destination(DestinationFault::NoSuchUpstream(_)) => {
+                row(NOT_FOUND, "no_such_upstream", Caller)
+            }
             Self::Ask(_) => row(BAD, "bad_request", Caller),
             Self::Body(BodyFault::TooLarge(_)) => row(TOO_LARGE, "body_too_large", Caller),
             Self::Body(BodyFault::Encoding | BodyFault::ContentType) => {
@@ -239,6 +274,7 @@ impl ProxyError {
                 | DenyReason::ScopeMissing
                 | DenyReason::ScopeUnknown
                 | DenyReason::ResourcesDisagree
+                | DenyReason::PartitionForeign
                 | DenyReason::FollowUpForeign
                 | DenyReason::FollowUpUnknown
                 | DenyReason::Presigned) => row(FORBIDDEN, reason.code(), Policy),
@@ -249,6 +285,19 @@ impl ProxyError {
                 row(GATEWAY, "workspace_unreachable", Workspace)
             }
             Self::Workspace(SendFault::Timeout(_)) => row(TIMEOUT, "workspace_timeout", Workspace),
+            Self::Upstream(SendFault::Connect(_) | SendFault::Broken(_)) => {
+                row(GATEWAY, "upstream_unreachable", Upstream)
+            }
+            Self::Upstream(SendFault::Timeout(_)) => row(TIMEOUT, "upstream_timeout", Upstream),
+            Self::UpstreamLogin => row(FORBIDDEN, "upstream_login_required", Upstream),
+            Self::Connect(ConnectFault::Place(_)) => row(BAD, "connect_refused", Caller),
+            Self::Connect(ConnectFault::NotListed(_) | ConnectFault::Address(..)) => {
+                row(FORBIDDEN, "connect_refused", Policy)
+            }
+            Self::Tunnel(TunnelFault::Timeout(_)) => row(TIMEOUT, "tunnel_timeout", Upstream),
+            Self::Tunnel(TunnelFault::Resolve(_) | TunnelFault::Connect(_)) => {
+                row(GATEWAY, "tunnel_unreachable", Upstream)
+            }
             Self::Overloaded => row(LATER, "overloaded", Sidecar),
             Self::Internal(_) => row(INTERNAL, "internal", Sidecar),
         }
@@ -280,8 +329,18 @@ impl ProxyError {
             details.push(json!({"@type": ERROR_INFO, "reason": "FILES_API_API_IS_NOT_ENABLED", "domain": "valetkey", "metadata": {}}));
         }
         details.push(json!({"@type": REQUEST_INFO, "request_id": request_id, "serving_data": ""}));
-        let body = json!({"error_code": row.error_code, "message": format!("valetkey: {}", self.public()), "details": details});
+        let message = format!("valetkey: {}", self.public());
+        let mut body =
+            json!({"error_code": row.error_code, "message": message, "details": details});
+        let speaks_mcp = matches!(self, Self::Denied(denied) if denied.speaks_mcp);
+        if speaks_mcp {
+            let data = json!({"reason": row.reason, "request_id": request_id, "metadata": self.metadata()});
+            mcp::add(&mut body, row.status, &message, &data);
+        }
         let mut response = Response::new(full(body.to_string()));
+        if speaks_mcp {
+            mcp::say(&mut response, &message);
+        }
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -303,70 +362,15 @@ impl ProxyError {
         }
         response
     }
-
-    fn metadata(&self) -> serde_json::Value {
-        let Self::Denied(denied) = self else {
-            return json!({});
-        };
-        let mut metadata = serde_json::Map::new();
-        let mut put = |key: &str, value: Option<String>| {
-            if let Some(value) = value {
-                metadata.insert(key.into(), value.into());
-            }
-        };
-        put(
-            "route",
-            denied.denial.route.as_ref().map(|r| r.name.to_string()),
-        );
-        put(
-            "operation",
-            denied.operation.as_ref().map(ToString::to_string),
-        );
-        put(
-            "scope",
-            denied.denial.scope.as_ref().map(ToString::to_string),
-        );
-        put(
-            "resources",
-            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
-        );
-        metadata.into()
-    }
 }
 
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const REQUEST_INFO: &str = "type.googleapis.com/google.rpc.RequestInfo";
 
-fn token_reason(fault: TokenFault) -> &'static str {
-    match fault.public() {
-        "missing" => "token_missing",
-        "expired" => "token_expired",
-        _ => "token_invalid",
-    }
-}
-
-fn credential_row(fault: &CredentialFault) -> Row {
-    use Fault::{Caller, Sidecar, Workspace};
-    let endpoint = match fault {
-        CredentialFault::NoSession | CredentialFault::Header => {
-            return row(INTERNAL, "internal", Sidecar);
-        }
-        CredentialFault::App(endpoint) | CredentialFault::Exchange(endpoint) => endpoint,
-    };
-    match endpoint {
-        EndpointFault::SubjectRefused { .. } => row(FORBIDDEN, "exchange_refused", Caller),
-        EndpointFault::Timeout { .. } => row(TIMEOUT, "token_endpoint_timeout", Workspace),
-        EndpointFault::NotConfigured => row(GATEWAY, "app_credential_missing", Sidecar),
-        EndpointFault::Refused { .. } => row(GATEWAY, "app_credential_refused", Workspace),
-        EndpointFault::Busy { .. }
-        | EndpointFault::Unreachable { .. }
-        | EndpointFault::Invalid { .. } => row(GATEWAY, "token_endpoint_unavailable", Workspace),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::endpoint_fault::EndpointFault;
 
     #[test]
     fn only_what_asks_for_a_repeat_answers_503() {

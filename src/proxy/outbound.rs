@@ -1,51 +1,53 @@
 //! The outbound story: the agent calls Databricks (PRODUCT 6, ARCHITECTURE 5.2).
 //!
-//! Read `serve` from top to bottom: who calls, what it asks, as whom, the record, the credential, the call. Nothing leaves
-//! before its record is written, and the credential is attached last.
+//! Read `serve` from top to bottom: who calls, where it leads, what it asks, as whom, the record, the credential, the call.
+//! Nothing leaves before its record is written, and the credential is attached last.
 
 use std::sync::Arc;
 
-use http::header::{ACCEPT_ENCODING, LOCATION};
+use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use crate::domain::ask::{
-    self, Bound, Call, CallerView, FollowUpView, Owner, Resource, ResourceId,
+    self, Call, CallerView, Partition, Request as AskRequest, ResourceId, Touch, touch,
 };
 use crate::domain::catalog::Operation;
-use crate::domain::headers;
-use crate::domain::path::CanonicalPath;
-use crate::domain::policy::{self, Grant, decide};
+use crate::domain::catalog::member::Place;
+use crate::domain::destination::Destination;
+use crate::domain::headers::{self, token_end};
+use crate::domain::policy::denial::{Denial, DenyReason};
+use crate::domain::policy::nearest::nearest;
+use crate::domain::policy::{Grant, Policy, decide};
 use crate::runtime::audit_writer::Receipt;
-use crate::runtime::http_client::{Body, SendFault};
+use crate::runtime::http_client::Body;
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::OutboundParts;
 
+use super::answered::Answered;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
-use super::local_oidc::LocalOidc;
-use super::record::{Created, RequestRecord};
+use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
-use super::{Proxy, Snapshot, tap};
-
-/// What a `Host` without a port means.
-const HTTP_PORT: u16 = 80;
+use super::target::Target;
+use super::way::Way;
+use super::{Proxy, Snapshot, error, partition, refusal};
 
 /// Serves one outbound request; errors become answers here.
 pub async fn answer(
     proxy: &Arc<Proxy>,
     request: Request<Body>,
+    way: &Way,
     mut record: RequestRecord,
 ) -> Response<Body> {
-    if LocalOidc::owns(request.uri().path()) {
-        return match local(proxy, request).await {
+    if way.is_local(request.uri().path()) {
+        return match local(proxy, request, way).await {
             Ok(response) => record.answered(response, None),
             Err(error) => record.refused(&error, None),
         };
     }
-    match Box::pin(serve(proxy, request, &mut record)).await {
+    match Box::pin(serve(proxy, request, way, &mut record)).await {
         Ok((response, receipt)) => record.answered(response, Some(receipt)),
         Err(Failed { error, receipt }) => record.refused(&error, receipt),
     }
@@ -54,76 +56,102 @@ pub async fn answer(
 async fn serve(
     proxy: &Arc<Proxy>,
     request: Request<Body>,
+    way: &Way,
     record: &mut RequestRecord,
 ) -> Result<(Response<Body>, Receipt), Failed> {
     let snapshot = proxy.snapshot.load_full();
     let (mut parts, body) = request.into_parts();
-    check_local(proxy, &parts)?;
+    check_local(proxy, &parts, way)?;
     headers::strip_hop_by_hop(&mut parts.headers);
     let caller = caller(proxy, &mut parts, record)?;
-    let path = CanonicalPath::parse(parts.uri.path()).map_err(ProxyError::from)?;
-    ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
-        .map_err(ProxyError::from)?;
-    let operation = snapshot.policy.catalog().find(&parts.method, &path);
+    let (destination, path) = way.read(&proxy.upstreams, parts.uri.path())?;
+    let target = Target {
+        destination: &destination,
+        path: &path,
+        way,
+    };
+    if destination == Destination::Workspace {
+        ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
+            .map_err(ProxyError::from)?;
+    }
+    let operation = destination.operation(snapshot.policy.catalog(), &parts.method, &path);
     let (mut outgoing, json) =
-        read_body(proxy, &snapshot, (&parts, &path), operation, body, record).await?;
-    let follow_up = proxy.follow_ups.view(operation.map(|(_, o)| &**o), &path);
-    record.follows(operation.and_then(|(_, o)| ask::follow_up_id(o, &path)));
+        read_body(proxy, &snapshot, (&parts, target), operation, body, record).await?;
     let asked = Asked {
         parts: &parts,
-        path: &path,
+        destination: &destination,
         operation,
-        body: json.as_ref(),
-        follow_up: &follow_up,
+        request: AskRequest {
+            path: &path,
+            query: parts.uri.query(),
+            headers: &parts.headers,
+            body: json.as_ref(),
+        },
     };
-    let (grant, resource) = asked.judge(&snapshot, &caller, record)?;
+    let (grant, resource) = asked.judge(proxy, &snapshot, &caller, record)?;
     let receipt = record.intend().await.map_err(ProxyError::from)?;
     let sending = Sending {
         proxy,
         grant: &grant,
         caller: &caller,
+        declared: snapshot.declared(),
         parts: asked.outbound(),
     };
-    let (response, receipt) = sending.send(&mut outgoing, receipt, record).await?;
-    finish(
-        proxy,
-        response,
-        receipt,
-        &Answered {
-            operation: operation.map(|(_, o)| &**o),
-            caller: &caller,
-            resource,
-            created: record.created(),
-        },
-    )
-    .await
+    let sent = sending.send(&mut outgoing, receipt, record).await?;
+    let answered = Answered {
+        operation: operation.map(|(_, o)| &**o),
+        target,
+        caller: &caller,
+        identity: grant.identity(),
+        resource,
+        created: record.created(),
+    };
+    let (mut response, receipt) = answered.hand_on(proxy, sent.response, sent.receipt).await?;
+    if let Some(missing) = &sent.missing {
+        refusal::tell(missing, &mut response, record);
+    }
+    if let Caller::User(session) = &caller {
+        let (expires, now) = (session.token().expires(), proxy.clock.now());
+        let ahead = proxy.settings.expiry_warning;
+        token_end::warn(response.headers_mut(), expires, now, ahead);
+    }
+    Ok((response, receipt))
 }
 
 /// What a request asks for, read in its one way.
 struct Asked<'a> {
     parts: &'a Parts,
-    path: &'a CanonicalPath,
+    destination: &'a Destination,
     operation: Option<(usize, &'a Arc<Operation>)>,
-    body: Option<&'a Value>,
-    follow_up: &'a FollowUpView,
+    request: AskRequest<'a>,
 }
 
 impl<'a> Asked<'a> {
     /// As whom it runs, and the first thing that it touches.
     fn judge(
         &self,
+        proxy: &Proxy,
         snapshot: &Snapshot,
         caller: &Caller,
         record: &mut RequestRecord,
     ) -> Result<(Grant, Option<ResourceId>), ProxyError> {
-        let query = self.parts.uri.query();
-        let resources = self.operation.map_or_else(
-            || Ok(Vec::new()),
-            |(_, o)| ask::resources(o, self.path, query, self.body, self.follow_up),
-        )?;
-        record.touches(self.operation.map(|(_, o)| &o.id), &resources);
+        let operation = self.operation.map(|(_, operation)| &**operation);
+        let named = { operation.map(|o| touch::follow_up_id(o, &self.request)) }.transpose()?;
+        let named = named.flatten();
+        let named = named.as_ref().map(|(kind, id)| (*kind, &**id));
+        let follow_up = proxy.follow_ups.view(named);
+        // The id of a session, which stands in a header, is as good as a key to it.
+        let rule = operation.and_then(|o| o.follow_up.as_ref());
+        let shown = rule.is_some_and(|rule| !matches!(rule.place, Place::Header(_)));
+        record.follows(named.filter(|_| shown));
+        let touches = { self.destination }.touches(operation, &self.request, &follow_up)?;
+        record.touches(operation.map(|o| &o.id), &touches);
+        let partition = match operation {
+            Some(operation) => partition::view(proxy, operation, &self.request, caller)?,
+            None => Partition::None,
+        };
         let scopes;
-        let caller = match caller {
+        let view = match caller {
             Caller::App => CallerView::App,
             Caller::User(session) => {
                 // A reload may have lowered the ceiling since the session was opened.
@@ -134,54 +162,59 @@ impl<'a> Asked<'a> {
                 }
             }
         };
-        let Self {
-            parts,
-            path,
-            operation,
-            body,
-            follow_up,
-        } = *self;
         let call = Call {
-            method: &parts.method,
-            path,
-            body,
-            caller,
-            operation,
-            resources: &resources,
-            follow_up,
+            method: &self.parts.method,
+            destination: self.destination,
+            path: self.request.path,
+            body: self.request.body,
+            caller: view,
+            operation: self.operation,
+            touches: &touches,
+            follow_up: &follow_up,
+            partition,
+            now: proxy.clock.now(),
         };
-        let grant =
-            decide(&snapshot.policy, &call).map_err(|denial| denied(&call, denial, record))?;
+        let grant = decide(&snapshot.policy, &call)
+            .map_err(|denial| denied(&snapshot.policy, &call, denial, self.speaks_mcp(), record))?;
         record.granted(&grant);
-        let first = resources.first().map(|r| ResourceId {
+        let first = touches.first().and_then(|touch| touch.resource.as_ref());
+        let first = first.map(|r| ResourceId {
             kind: r.kind.into(),
             id: r.id.as_ref().into(),
         });
         Ok((grant, first))
     }
 
+    /// Whether the answer goes to an MCP client. What another app speaks nobody but its client can say.
+    fn speaks_mcp(&self) -> bool {
+        match self.operation {
+            Some((_, operation)) => operation.mcp.is_some(),
+            None => {
+                *self.destination != Destination::Workspace
+                    && error::mcp::is_spoken(&self.parts.headers)
+            }
+        }
+    }
+
     /// What leaves, but for the credential.
     fn outbound(&self) -> OutboundParts<'a> {
         let mut headers = self.parts.headers.clone();
         headers::strip_outbound(&mut headers);
-        if self
-            .operation
-            .is_some_and(|(_, o)| o.creates.is_some() || o.rewrites.is_some())
-        {
+        if self.operation.is_some_and(|(_, o)| o.looks_into_answer()) {
             // The answer is looked into; nothing here decompresses.
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         OutboundParts {
             method: &self.parts.method,
-            path: self.path,
-            query: self.parts.uri.query(),
+            path: self.request.path,
+            query: self.request.query,
             headers,
         }
     }
 }
 
 /// Only a client on this machine, by the sidecar's own name, not a page in some browser (SECURITY R15, R27).
-fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
+fn check_local(proxy: &Proxy, parts: &Parts, way: &Way) -> Result<(), ProxyError> {
     headers::check_head(&parts.method, &parts.uri, parts.version, &parts.headers)?;
     if parts
         .uri
@@ -192,15 +225,11 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
         return Err(ProxyError::TargetTooLong);
     }
     let host = headers::host(&parts.uri, &parts.headers);
-    let own_port = proxy.settings.outbound_address.port();
-    let named = host.parse::<http::uri::Authority>().is_ok_and(|host| {
-        crate::domain::identity::is_loopback_host(host.host())
-            && host.port_u16().unwrap_or(HTTP_PORT) == own_port
-    });
-    if !named {
-        return Err(ProxyError::NotLocal(
-            "the Host must be this listener's own loopback address and port",
-        ));
+    if !way.is_called(proxy.settings.outbound_address, host) {
+        return Err(ProxyError::NotLocal(match way {
+            Way::Direct { .. } => "the Host must be this listener's own loopback address and port",
+            Way::Inside(_) => "the Host must be the one that the tunnel was asked for",
+        }));
     }
     if headers::is_cross_site(&parts.headers) {
         Err(ProxyError::NotLocal(
@@ -211,12 +240,17 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
     }
 }
 
-async fn local(proxy: &Proxy, request: Request<Body>) -> Result<Response<Body>, ProxyError> {
+async fn local(
+    proxy: &Proxy,
+    request: Request<Body>,
+    way: &Way,
+) -> Result<Response<Body>, ProxyError> {
     let (parts, body) = request.into_parts();
-    check_local(proxy, &parts)?;
+    check_local(proxy, &parts, way)?;
+    let (request, origin) = (Request::from_parts(parts, body), way.origin(proxy));
     proxy
         .local
-        .answer(Request::from_parts(parts, body), &proxy.sessions)
+        .answer(request, &origin, &proxy.sessions)
         .await
         .ok_or(ProxyError::NoSuchLocal)
 }
@@ -244,15 +278,23 @@ fn caller(
 async fn read_body(
     proxy: &Proxy,
     snapshot: &Snapshot,
-    (parts, path): (&Parts, &CanonicalPath),
+    (parts, target): (&Parts, Target<'_>),
     operation: Option<(usize, &Arc<Operation>)>,
     body: Body,
     record: &mut RequestRecord,
 ) -> Result<(Outgoing, Option<Value>), ProxyError> {
-    if !snapshot
-        .policy
-        .reads_body(&parts.method, path, operation.map(|(_, o)| &**o))
-    {
+    let (policy, operation) = (&snapshot.policy, operation.map(|(_, o)| &**o));
+    let (decides, members) = match target.destination {
+        Destination::Workspace => (
+            policy.reads_body(&parts.method, target.path, operation),
+            policy.body_members(target.path),
+        ),
+        Destination::Upstream(upstream) => {
+            let decides = policy.reads_upstream_body(&parts.method, upstream);
+            (decides, Vec::new())
+        }
+    };
+    if !decides {
         return Ok((Outgoing::stream(body), None));
     }
     let inspected = record
@@ -262,102 +304,43 @@ async fn read_body(
             proxy.settings.inspected_body_bytes_max,
         ))
         .await?;
-    ask::check_members(Some(&inspected.json), snapshot.policy.body_members(path))?;
+    ask::check_members(Some(&inspected.json), members)?;
     Ok((Outgoing::Bytes(inspected.bytes), Some(inspected.json)))
 }
 
-fn denied(call: &Call<'_>, denial: policy::Denial, record: &mut RequestRecord) -> ProxyError {
+fn denied(
+    policy: &Policy,
+    call: &Call<'_>,
+    denial: Denial,
+    speaks_mcp: bool,
+    record: &mut RequestRecord,
+) -> ProxyError {
     record.denied(&denial);
+    let unmatched = denial.reason == DenyReason::NoRoute;
     ProxyError::Denied(Box::new(DeniedCall {
+        nearest: { unmatched.then(|| nearest(policy, call, None)) }.flatten(),
         denial,
-        call: format!("{} {}", call.method, call.path.as_str()),
+        call: format!("{} {}", call.method, call.destination.as_asked(call.path)),
         operation: call
             .operation
             .map(|(_, operation)| Arc::clone(&operation.id)),
-        resources: call
-            .resources
-            .iter()
-            .map(|Resource { kind, id }| format!("{kind}/{id}"))
-            .collect(),
+        resources: call.touches.iter().filter_map(name_of).collect(),
         caller: if matches!(call.caller, CallerView::App) {
             "app"
         } else {
             "user"
         },
+        speaks_mcp,
     }))
 }
 
-/// Whose answer it is.
-struct Answered<'a> {
-    operation: Option<&'a Operation>,
-    caller: &'a Caller,
-    /// What the call touched; ids that the answer gives out stand for it.
-    resource: Option<ResourceId>,
-    created: Created,
-}
-
-/// Cleans the answer, binds the ids it gives out, and keeps the agent from walking around the sidecar by what it reads there.
-async fn finish(
-    proxy: &Arc<Proxy>,
-    mut response: Response<Body>,
-    receipt: Receipt,
-    asked: &Answered<'_>,
-) -> Result<(Response<Body>, Receipt), Failed> {
-    let Answered {
-        operation,
-        caller,
-        resource,
-        created,
-    } = asked;
-    headers::clean_workspace_answer(response.headers_mut());
-    relocate(proxy, &mut response);
-    if let Some(member) = operation
-        .and_then(|o| o.rewrites.as_deref())
-        .filter(|_| response.status().is_success())
-    {
-        response = match tap::remove_member(response, member).await {
-            Ok(response) => response,
-            Err(cause) => {
-                let error = ProxyError::Workspace(SendFault::Broken(cause));
-                return Err(Failed {
-                    error,
-                    receipt: Some(receipt),
-                });
-            }
-        };
-    }
-    if let Some(creates) = operation
-        .and_then(|o| o.creates.as_ref())
-        .filter(|_| response.status().is_success())
-    {
-        let owner = match caller {
-            Caller::App => Owner::App,
-            Caller::User(session) => Owner::User(session.subject().clone()),
-        };
-        let (table, kind, resource) = (
-            proxy.follow_ups.clone(),
-            Arc::clone(&creates.kind),
-            resource.clone(),
-        );
-        let created = created.clone();
-        let bind = move |id: &str| {
-            created.note(&kind, id);
-            table.bind(&kind, id, Bound { owner, resource });
-        };
-        response = response.map(|body| tap::tap(body, &creates.field, bind).boxed_unsync());
-    }
-    Ok((response, receipt))
-}
-
-/// A `Location` on the workspace points at the sidecar instead; redirects are passed, never followed.
-fn relocate(proxy: &Proxy, response: &mut Response<Body>) {
-    let location = response.headers().get(LOCATION);
-    let inside = location
-        .and_then(|location| location.to_str().ok())
-        .and_then(|location| proxy.workspace_origin.inside(location));
-    let target = inside
-        .and_then(|rest| HeaderValue::try_from(format!("{}{rest}", proxy.local.origin())).ok());
-    if let Some(target) = target {
-        response.headers_mut().insert(LOCATION, target);
-    }
+/// How a denial calls what was touched.
+fn name_of(touch: &Touch<'_>) -> Option<String> {
+    let resource = touch.resource.as_ref()?;
+    let tool = touch.message.and_then(|message| message.tool);
+    let name = format!("{}/{}", resource.kind, resource.id);
+    Some(match tool {
+        Some(tool) => format!("{name} tool {tool}"),
+        None => name,
+    })
 }

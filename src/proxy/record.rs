@@ -3,7 +3,6 @@
 //! Audit, metrics and log are three views of this value. It is filled by the flow as facts become known; dropping it
 //! unfinished means that the caller went away. Knows no decision. `runtime/audit_writer.rs` writes what it says.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -13,26 +12,28 @@ use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::domain::ask::Resource;
+use crate::domain::ask::Touch;
 use crate::domain::audit::{
     Decision, Event, Identity, Mcp, Record, Resource as AuditResource, Text, User,
 };
 use crate::domain::headers;
-use crate::domain::policy::{self, Denial, Grant, Route};
+use crate::domain::missing::Missing;
+use crate::domain::policy::denial::Denial;
+use crate::domain::policy::{self, Grant, Route};
 use crate::runtime::audit_writer::{AuditUnavailable, AuditWriter, Receipt};
 use crate::runtime::http_client::Body;
 use crate::runtime::metrics::{Direction, Metrics, RequestLabels};
 
 use self::recorded::Recorded;
+use self::words::{chain, clipped, known_method, trace_id};
 use super::error::ProxyError;
 
 mod recorded;
+pub mod tunnelled;
+mod words;
 
 /// The status in records of a peer that left before the answer was whole (the field's convention).
 const CLIENT_GONE: u16 = 499;
-
-/// The longest method or path that a record keeps while it waits to be written, in bytes.
-const RECORDED_TEXT_BYTES_MAX: usize = 2048;
 
 /// The places a record ends up in.
 #[derive(Clone)]
@@ -164,19 +165,29 @@ impl RequestRecord {
     }
 
     /// Notes what the call touches.
-    pub fn touches(&mut self, operation: Option<&Arc<str>>, resources: &[Resource<'_>]) {
+    pub fn touches(&mut self, operation: Option<&Arc<str>>, touches: &[Touch<'_>]) {
         self.base.operation = operation.map(|id| Text::Shared(Arc::clone(id)));
-        self.base.resource = resources.first().map(|r| AuditResource {
+        let resource = touches.first().and_then(|touch| touch.resource.as_ref());
+        self.base.resource = resource.map(|r| AuditResource {
             kind: Text::from(r.kind.to_owned()),
             id: Text::from(r.id.to_string()),
+        });
+        // In a batch a tool call tells more than the messages around it.
+        let said = { touches.iter() }.filter_map(|touch| touch.message);
+        let said = said.max_by_key(|message| message.tool.is_some());
+        self.base.mcp = said.and_then(|message| {
+            Some(Mcp {
+                method: Text::from(clipped(message.method?)),
+                tool: message.tool.map(|tool| Text::from(clipped(tool))),
+            })
         });
     }
 
     /// Notes the statement or conversation that the call names.
-    pub fn follows(&mut self, follow_up: Option<(&str, Cow<'_, str>)>) {
+    pub fn follows(&mut self, follow_up: Option<(&str, &str)>) {
         self.base.follow_up = follow_up.map(|(kind, id)| AuditResource {
             kind: Text::from(kind.to_owned()),
-            id: Text::from(clipped(&id)),
+            id: Text::from(clipped(id)),
         });
     }
 
@@ -185,19 +196,17 @@ impl RequestRecord {
         self.created.clone()
     }
 
-    /// Notes the MCP call inside.
-    pub fn calls_tool(&mut self, method: &str, tool: Option<&str>) {
-        self.base.mcp = Some(Mcp {
-            method: Text::from(clipped(method)),
-            tool: tool.map(|tool| Text::from(clipped(tool))),
-        });
-    }
-
     /// Notes a decision in favour.
     pub fn granted(&mut self, grant: &Grant) {
         self.route = Some(Arc::clone(grant.route()));
         self.base.route = Some(Text::Shared(Arc::clone(&grant.route().name)));
         self.base.decision = Some(Decision::Allow);
+        if let Some(reason) = grant.would_deny() {
+            self.base.decision = Some(Decision::WouldDeny);
+            self.base.reason = Some(Text::Fixed(reason.code()));
+            let route = &grant.route().name;
+            self.sinks.metrics.observed_denial(route, reason.code());
+        }
         self.base.identity = Some(match grant.identity() {
             policy::Identity::App => Identity::App,
             policy::Identity::User => Identity::User,
@@ -211,6 +220,16 @@ impl RequestRecord {
             .route
             .as_ref()
             .map(|route| Text::Shared(Arc::clone(&route.name)));
+    }
+
+    /// Notes that the workspace itself refused a granted call, and what it lacks.
+    pub fn lacks(&mut self, missing: &Missing) {
+        let plane = missing.plane.as_str();
+        self.base.reason = Some(Text::Fixed(missing.plane.reason()));
+        self.sinks.metrics.platform_refusal(plane);
+        let scope = missing.scope.as_ref().map(tracing::field::display);
+        let said = missing.said.as_ref().map(|required| &*required.said);
+        tracing::info!(request_id = %self.request_id, plane, scope, said, remedy = missing.remedy.text(), "the workspace refused the call");
     }
 
     /// Writes the intent and waits until it is in the log.
@@ -357,54 +376,11 @@ fn measure(record: &mut Record, sent: &AtomicU64, received: u64, started: Instan
     record.duration_ms = Some(elapsed.unwrap_or(u64::MAX));
 }
 
-fn known_method(method: &http::Method) -> Option<&'static str> {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-        .into_iter()
-        .find(|known| *known == method.as_str())
-}
-
-/// Records wait in a queue of thousands, and what is beyond is cut from the line anyway.
-fn clipped(text: &str) -> Arc<str> {
-    let whole = |end: &usize| text.is_char_boundary(*end);
-    let end = (0..=RECORDED_TEXT_BYTES_MAX.min(text.len()))
-        .rev()
-        .find(whole);
-    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
-}
-
-/// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
-}
-
-/// An error with its causes, for the log only.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::runtime::audit_writer::AuditSettings;
     use crate::runtime::http_client::full;
-
-    #[test]
-    fn only_a_whole_trace_id_is_taken() {
-        assert_eq!(
-            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-            Some("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
-        assert_eq!(trace_id("00-xyz-1-01"), None);
-        assert_eq!(trace_id(""), None);
-    }
 
     #[tokio::test]
     async fn a_panic_after_the_intent_leaves_an_outcome_that_says_so() {

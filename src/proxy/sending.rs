@@ -1,15 +1,17 @@
-//! A granted call on its way to the workspace: resolve, attach, send, and at most one retry.
+//! A granted call on its way to the workspace or to an upstream: resolve, attach, send, and at most one retry.
 //!
 //! Knows no policy: a grant and a receipt are its proof. `outbound.rs` is the story it is part of.
 
-use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde_json::Value;
 
+use crate::domain::destination::Destination;
+use crate::domain::missing::Missing;
+use crate::domain::platform_refusal::Said;
 use crate::domain::policy::Grant;
+use crate::domain::scope::ScopeSet;
 use crate::runtime::audit_writer::Receipt;
 use crate::runtime::credential::Credential;
-use crate::runtime::http_client::{Body, SendFault, empty, full, read_limited};
+use crate::runtime::http_client::{Body, SendFault, empty};
 use crate::runtime::session::Caller;
 use crate::runtime::upstream::{self, AuthorizedRequest, OutboundParts};
 
@@ -17,9 +19,7 @@ use super::Proxy;
 use super::body::{self, BodyFault, Outgoing};
 use super::error::ProxyError;
 use super::record::RequestRecord;
-
-/// The largest error answer that is read to see whether the workspace refused the token itself, in bytes.
-const REFUSAL_BYTES_MAX: u64 = 16 * 1024;
+use super::refusal::{self, Asked};
 
 /// A failure, with the receipt of the call if its intent was written.
 pub struct Failed {
@@ -40,18 +40,30 @@ impl<E: Into<ProxyError>> From<E> for Failed {
 
 /// A granted call on its way: at most two attempts, the second only with a fresh app token and nothing streamed.
 pub struct Sending<'a> {
-    /// For the way to the workspace and the credentials.
+    /// For the doors and the credentials.
     pub proxy: &'a Proxy,
     /// The proof that it may be made.
     pub grant: &'a Grant,
     /// Whose token to use where it runs as the user.
     pub caller: &'a Caller,
+    /// What the app declares for its users, where the configuration says so.
+    pub declared: Option<&'a ScopeSet>,
     /// What leaves, but for the credential.
     pub parts: OutboundParts<'a>,
 }
 
+/// What came back.
+pub struct Sent {
+    /// As the far side gave it.
+    pub response: Response<Body>,
+    /// For the outcome.
+    pub receipt: Receipt,
+    /// What the call lacks, where the workspace refused it.
+    pub missing: Option<Missing>,
+}
+
 impl Sending<'_> {
-    /// Sends it, and once more with a fresh app token where the workspace refused the token itself.
+    /// Sends it, and once more with a fresh app token where the far side refused the token itself (facts 3.2).
     ///
     /// # Errors
     /// [`Failed`], with the receipt.
@@ -60,17 +72,34 @@ impl Sending<'_> {
         outgoing: &mut Outgoing,
         receipt: Receipt,
         record: &mut RequestRecord,
-    ) -> Result<(Response<Body>, Receipt), Failed> {
-        let (first, credential, receipt) = self.attempt(outgoing, receipt, record).await?;
-        let (response, refused) = record.waiting(is_token_refused(first)).await;
-        let retry =
-            refused && self.proxy.credentials.refused(&credential) && outgoing.is_repeatable();
-        if !retry {
-            return Ok((response, receipt));
+    ) -> Result<Sent, Failed> {
+        let (first, mut credential, mut receipt) = self.attempt(outgoing, receipt, record).await?;
+        let (mut response, mut said) = record.waiting(refusal::hear(first)).await;
+        let retry = said == Said::Token
+            && self.proxy.credentials.refused(&credential)
+            && outgoing.is_repeatable();
+        if retry {
+            tracing::info!(request_id = %record.request_id(), "the far side refused the app's token: replaced it, trying once more");
+            let second;
+            (second, credential, receipt) = self.attempt(outgoing, receipt, record).await?;
+            (response, said) = record.waiting(refusal::hear(second)).await;
         }
-        tracing::info!(request_id = %record.request_id(), "the workspace refused the app's token: replaced it, trying once more");
-        let (response, _, receipt) = self.attempt(outgoing, receipt, record).await?;
-        Ok((response, receipt))
+        let asked = Asked {
+            grant: self.grant,
+            caller: self.caller,
+            credential: &credential,
+            declared: self.declared,
+        };
+        // The planes of scopes and grants are the workspace's; what another app refuses is its own affair.
+        let missing = match self.grant.destination() {
+            Destination::Workspace => asked.missing(&said, &self.proxy.verifier),
+            Destination::Upstream(_) => None,
+        };
+        Ok(Sent {
+            missing,
+            response,
+            receipt,
+        })
     }
 
     async fn attempt(
@@ -93,26 +122,23 @@ impl Sending<'_> {
         };
         let body = outgoing.take(record.sent()).unwrap_or_else(empty);
         let internal = |receipt| Failed {
-            error: ProxyError::Internal("a canonical path gave no URI"),
+            error: ProxyError::Internal("a canonical path gave no URI, or an upstream has no door"),
             receipt: Some(receipt),
         };
         let request = AuthorizedRequest::new(
-            &self.proxy.workspace,
+            &self.proxy.doors,
             self.parts.clone(),
             body,
             &credential,
             receipt,
         )
         .map_err(internal)?;
-        match record
-            .waiting(upstream::to_workspace(&self.proxy.workspace, request))
-            .await
-        {
+        match record.waiting(upstream::forward(request)).await {
             // No upgrade ever leaves, so none may come back (SECURITY R14).
             (receipt, Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let cause = "the workspace switched protocols unasked";
+                let cause = "the far side switched protocols unasked";
                 Err(Failed {
-                    error: ProxyError::Workspace(SendFault::Broken(cause.into())),
+                    error: self.no_answer(SendFault::Broken(cause.into())),
                     receipt: Some(receipt),
                 })
             }
@@ -122,7 +148,7 @@ impl Sending<'_> {
                 let error = if senders {
                     BodyFault::Broken.into()
                 } else {
-                    ProxyError::Workspace(fault)
+                    self.no_answer(fault)
                 };
                 Err(Failed {
                     error,
@@ -131,41 +157,12 @@ impl Sending<'_> {
             }
         }
     }
-}
 
-/// Whether the workspace refused the token itself, rather than what was asked with it (facts 3.2). Reads only small error
-/// answers and gives them back whole.
-async fn is_token_refused(response: Response<Body>) -> (Response<Body>, bool) {
-    let status = response.status();
-    if !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        return (response, false);
+    /// Whose fault it is that nobody answered.
+    fn no_answer(&self, fault: SendFault) -> ProxyError {
+        match self.grant.destination() {
+            Destination::Workspace => ProxyError::Workspace(fault),
+            Destination::Upstream(_) => ProxyError::Upstream(fault),
+        }
     }
-    let small = http_body::Body::size_hint(response.body())
-        .upper()
-        .is_some_and(|bytes| bytes <= REFUSAL_BYTES_MAX);
-    if !small
-        || response
-            .headers()
-            .contains_key(http::header::CONTENT_ENCODING)
-    {
-        return (response, status == StatusCode::UNAUTHORIZED);
-    }
-    let (parts, body) = response.into_parts();
-    let bytes = read_limited(
-        body,
-        usize::try_from(REFUSAL_BYTES_MAX).unwrap_or(usize::MAX),
-    )
-    .await
-    .unwrap_or_else(|_| Bytes::new());
-    let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    // The platform says it with a number where other refusals have a word.
-    let numeric = json.get("error_code").is_some_and(Value::is_number);
-    let said = json
-        .get("message")
-        .and_then(Value::as_str)
-        .is_some_and(|m| m.to_ascii_lowercase().contains("token"));
-    (
-        Response::from_parts(parts, full(bytes)),
-        status == StatusCode::UNAUTHORIZED || (numeric && said),
-    )
 }

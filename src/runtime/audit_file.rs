@@ -137,6 +137,11 @@ pub struct AuditFile {
     rotate_at: u64,
 }
 
+/// The file whose lock a writer of this log holds.
+pub fn lock_of(path: &Path) -> PathBuf {
+    beside(path, "lock")
+}
+
 impl AuditFile {
     /// Makes what is missing, private to this user, and locks out a second writer.
     ///
@@ -153,7 +158,7 @@ impl AuditFile {
             path: path.into(),
             cause,
         };
-        let lock = private_file(&beside(path, "lock")).map_err(fault)?;
+        let lock = private_file(&lock_of(path)).map_err(fault)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(AuditFault::Locked { path: path.into() }),

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use crate::domain::destination::Destination;
 use crate::domain::policy::{Grant, Identity};
-use crate::domain::scope::{Scope, ScopeSet};
+use crate::domain::scope::ScopeSet;
 
 use super::access_token::AccessToken;
 use super::app_tokens::AppTokens;
@@ -20,14 +21,27 @@ use super::session::{Caller, Session};
 #[derive(Debug)]
 pub struct Credential {
     header: HeaderValue,
+    /// The one place it may be sent to: where the grant allows the call to go.
+    destination: Destination,
     /// What to forget if the workspace refuses it.
     replaceable: Option<(ScopeSet, Arc<AccessToken>)>,
+    scopes: ScopeSet,
 }
 
 impl Credential {
     /// `Bearer …`, marked as sensitive.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.header
+    }
+
+    /// The one place it may be sent to.
+    pub(super) fn destination(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// What the token is good for, as far as its issuer said.
+    pub fn scopes(&self) -> &ScopeSet {
+        &self.scopes
     }
 }
 
@@ -76,7 +90,7 @@ impl CredentialSource {
     ) -> Result<Credential, CredentialFault> {
         match (grant.identity(), caller) {
             (Identity::App, Caller::App | Caller::User(_)) => {
-                let scopes = needed(grant.scope());
+                let scopes = needed(grant);
                 let token = self
                     .app
                     .token(&scopes)
@@ -84,10 +98,20 @@ impl CredentialSource {
                     .map_err(CredentialFault::App)?;
                 Ok(Credential {
                     header: token.header().clone(),
+                    destination: grant.destination().clone(),
+                    scopes: token.scopes().clone(),
                     replaceable: Some((scopes, token)),
                 })
             }
-            (Identity::User, Caller::User(session)) => self.user(session, grant.scope()).await,
+            (Identity::User, Caller::User(session)) => {
+                let (header, scopes) = self.user(session, grant).await?;
+                Ok(Credential {
+                    header,
+                    destination: grant.destination().clone(),
+                    replaceable: None,
+                    scopes,
+                })
+            }
             (Identity::User, Caller::App) => Err(CredentialFault::NoSession),
         }
     }
@@ -103,8 +127,8 @@ impl CredentialSource {
     async fn user(
         &self,
         session: &Session,
-        scope: Option<&Scope>,
-    ) -> Result<Credential, CredentialFault> {
+        grant: &Grant,
+    ) -> Result<(HeaderValue, ScopeSet), CredentialFault> {
         let token = session.token();
         if let Some(exchange) = &self.exchange {
             let subject = Subject {
@@ -112,31 +136,23 @@ impl CredentialSource {
                 token: token.secret(),
                 expires: token.expires(),
             };
-            let scopes =
-                scope.map_or_else(|| session.scopes(), |scope| ScopeSet::new([scope.clone()]));
+            let scopes = grant.scopes().unwrap_or_else(|| session.scopes());
             let exchanged = exchange
                 .token(subject, &scopes)
                 .await
                 .map_err(CredentialFault::Exchange)?;
-            return Ok(Credential {
-                header: exchanged.header().clone(),
-                replaceable: None,
-            });
+            return Ok((exchanged.header().clone(), exchanged.scopes().clone()));
         }
         let mut header = HeaderValue::try_from(format!("Bearer {}", token.secret().expose()))
             .map_err(|_| CredentialFault::Header)?;
         header.set_sensitive(true);
-        Ok(Credential {
-            header,
-            replaceable: None,
-        })
+        Ok((header, token.scopes().clone()))
     }
 }
 
 /// What to ask the token endpoint for: just what the call needs, or everything where nobody knows.
-fn needed(scope: Option<&Scope>) -> ScopeSet {
-    scope.map_or_else(
-        || ScopeSet::parse(["all-apis"]),
-        |scope| ScopeSet::new([scope.clone()]),
-    )
+fn needed(grant: &Grant) -> ScopeSet {
+    grant
+        .scopes()
+        .unwrap_or_else(|| ScopeSet::parse(["all-apis"]))
 }

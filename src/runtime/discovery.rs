@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::http_client::{Body, HttpSend, SendFault, empty, read_limited};
 use super::single_flight::{BACKOFF_MAX, Failure, Fresh, SingleFlight};
-use crate::domain::identity::{WorkspaceOrigin, is_loopback_host};
+use crate::domain::identity::{Origin, is_loopback_host};
 use crate::domain::strict_json;
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ impl Discoverer {
     /// # Errors
     /// [`DiscoveryFault::Member`] for a pin that is no acceptable URL.
     pub fn new(
-        origin: WorkspaceOrigin,
+        origin: Origin,
         pins: Pins,
         http: Arc<dyn HttpSend>,
     ) -> Result<Self, DiscoveryFault> {
@@ -293,7 +293,7 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn find(origin: &WorkspaceOrigin, http: &dyn HttpSend) -> Result<Discovery, DiscoveryFault> {
+async fn find(origin: &Origin, http: &dyn HttpSend) -> Result<Discovery, DiscoveryFault> {
     let mut last = DiscoveryFault::Document;
     for path in PATHS {
         let uri = url("issuer", &format!("{origin}{path}"), true)?;
@@ -312,7 +312,7 @@ async fn find(origin: &WorkspaceOrigin, http: &dyn HttpSend) -> Result<Discovery
     Err(last)
 }
 
-fn read(origin: &WorkspaceOrigin, document: &Map<String, Value>) -> Discovery {
+fn read(origin: &Origin, document: &Map<String, Value>) -> Discovery {
     // Plain http from a workspace on the network would let a process on this machine hand out keys.
     let plain = origin.scheme() == "http";
     let text = |member| {
@@ -376,11 +376,11 @@ fn url(member: &'static str, text: &str, plain: bool) -> Result<Uri, DiscoveryFa
     }
 }
 
-fn same_origin(uri: &Uri, origin: &WorkspaceOrigin) -> bool {
+fn same_origin(uri: &Uri, origin: &Origin) -> bool {
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return false;
     };
-    WorkspaceOrigin::parse(&format!("{scheme}://{authority}")).is_ok_and(|other| other == *origin)
+    Origin::parse(&format!("{scheme}://{authority}")).is_ok_and(|other| other == *origin)
 }
 
 #[cfg(test)]

@@ -6,8 +6,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::ask::{Bound, FollowUpView};
-use crate::domain::catalog::Operation;
-use crate::domain::path::CanonicalPath;
 
 /// The most bindings kept.
 pub const FOLLOW_UPS_MAX: usize = 100_000;
@@ -47,18 +45,20 @@ impl FollowUps {
         }
     }
 
-    /// What is known of the id that a request names.
-    pub fn view(&self, operation: Option<&Operation>, path: &CanonicalPath) -> FollowUpView {
-        let Some((kind, id)) =
-            operation.and_then(|operation| crate::domain::ask::follow_up_id(operation, path))
-        else {
+    /// What is known of the id that a request names; `None` where it names none.
+    pub fn view(&self, named: Option<(&str, &str)>) -> FollowUpView {
+        let Some((kind, id)) = named else {
             return FollowUpView::None;
         };
+        let found = self.bound(kind, id);
+        found.map_or(FollowUpView::Unknown, FollowUpView::Bound)
+    }
+
+    /// Whose id it is, and what it stands for.
+    pub fn bound(&self, kind: &str, id: &str) -> Option<Bound> {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = table.bindings.get(&(Arc::from(kind), Box::from(&*id)));
-        found.map_or(FollowUpView::Unknown, |bound| {
-            FollowUpView::Bound(bound.clone())
-        })
+        let key = (Arc::from(kind), Box::from(id));
+        table.bindings.get(&key).cloned()
     }
 }
 
@@ -66,14 +66,9 @@ impl FollowUps {
 mod tests {
     use super::*;
     use crate::domain::ask::Owner;
-    use crate::domain::catalog::Catalog;
-    use http::Method;
 
     fn view(table: &FollowUps, id: &str) -> FollowUpView {
-        let catalog = Catalog::built_in().unwrap();
-        let path = CanonicalPath::parse(&format!("/api/2.0/sql/statements/{id}")).unwrap();
-        let (_, operation) = catalog.find(&Method::GET, &path).unwrap();
-        table.view(Some(operation), &path)
+        table.view(Some(("statement", id)))
     }
 
     #[test]
@@ -91,10 +86,7 @@ mod tests {
         table.bind(&"statement".into(), "s1", other);
         assert_eq!(view(&table, "s1"), FollowUpView::Bound(mine));
         assert_eq!(view(&table, "s2"), FollowUpView::Unknown);
-        assert_eq!(
-            table.view(None, &CanonicalPath::parse("/x").unwrap()),
-            FollowUpView::None
-        );
+        assert_eq!(table.view(None), FollowUpView::None);
     }
 
     #[test]

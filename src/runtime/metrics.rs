@@ -5,18 +5,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{
-    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
-    TextEncoder,
-};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
 use self::process::Process;
-use self::register::{counter_vec, gauge_vec, histogram_vec, int_gauge_vec, register};
+use self::register::{counter_vec, gauge_vec, int_gauge_vec, register};
 use self::shipping::Shipping;
+use self::traffic::Traffic;
 
 mod process;
 mod register;
 pub mod shipping;
+mod traffic;
 
 /// Which side of the sidecar a request came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,15 +36,6 @@ impl Direction {
     }
 }
 
-/// Seconds: from a local answer to the longest that a platform request may take.
-const DURATION_BUCKETS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-];
-/// Seconds: the sidecar's own share is far below a millisecond.
-const OVERHEAD_BUCKETS: &[f64] = &[
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0,
-];
-
 /// All handles. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Handles>);
@@ -62,16 +52,6 @@ struct Handles {
     policy_starter: IntGauge,
     panics: IntCounter,
     process: Process,
-}
-
-/// Requests, both sides.
-struct Traffic {
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    overhead_inbound: Histogram,
-    overhead_outbound: Histogram,
-    inflight: IntGaugeVec,
-    denials: IntCounterVec,
 }
 
 /// User tokens, keys, credentials, sessions.
@@ -209,6 +189,24 @@ impl Metrics {
         self.0.traffic.denials.with_label_values(&[reason]).inc();
     }
 
+    /// A call that an observed policy let through; `route` is that of the policy, or the word for none.
+    pub fn observed_denial(&self, route: &str, reason: &'static str) {
+        self.0
+            .traffic
+            .observed_denials
+            .with_label_values(&[route, reason])
+            .inc();
+    }
+
+    /// The workspace itself refused a call that the policy allows; `plane` is the word of a `domain::missing::Plane`.
+    pub fn platform_refusal(&self, plane: &'static str) {
+        self.0
+            .traffic
+            .platform_refusals
+            .with_label_values(&[plane])
+            .inc();
+    }
+
     /// A token was verified (`ok`, `cached`) or refused (the code of a `TokenFault`).
     pub fn verification(&self, result: &'static str) {
         self.0
@@ -311,47 +309,6 @@ impl Metrics {
     }
 }
 
-impl Traffic {
-    fn register(r: &Registry) -> Result<Self, prometheus::Error> {
-        let overhead = histogram_vec(
-            r,
-            "valetkey_overhead_seconds",
-            "The sidecar's own share of a request.",
-            &["direction"],
-            OVERHEAD_BUCKETS,
-        )?;
-        Ok(Self {
-            requests: counter_vec(
-                r,
-                "valetkey_requests_total",
-                "Requests answered.",
-                &["direction", "route", "identity", "decision", "code"],
-            )?,
-            duration: histogram_vec(
-                r,
-                "valetkey_request_duration_seconds",
-                "From the head of the request to the end of the answer.",
-                &["direction", "route"],
-                DURATION_BUCKETS,
-            )?,
-            overhead_inbound: overhead.with_label_values(&["inbound"]),
-            overhead_outbound: overhead.with_label_values(&["outbound"]),
-            inflight: int_gauge_vec(
-                r,
-                "valetkey_inflight_requests",
-                "Requests being served.",
-                &["direction"],
-            )?,
-            denials: counter_vec(
-                r,
-                "valetkey_denials_total",
-                "Refusals by reason.",
-                &["reason"],
-            )?,
-        })
-    }
-}
-
 impl Tokens {
     fn register(r: &Registry) -> Result<Self, prometheus::Error> {
         Ok(Self {
@@ -415,6 +372,7 @@ mod tests {
         metrics.overhead(Direction::Inbound, Duration::from_micros(80));
         metrics.inflight(Direction::Inbound).inc();
         metrics.denial("no_route");
+        metrics.platform_refusal("declared");
         metrics.verification("ok");
         metrics.jwks_fetch("ok");
         metrics.credential_fetch("app", "ok");
@@ -430,6 +388,7 @@ mod tests {
             "valetkey_overhead_seconds_bucket{direction=\"inbound\"",
             "valetkey_inflight_requests{direction=\"inbound\"} 1",
             "valetkey_denials_total{reason=\"no_route\"} 1",
+            "valetkey_platform_refusals_total{plane=\"declared\"} 1",
             "valetkey_token_verifications_total{result=\"ok\"} 1",
             "valetkey_jwks_fetches_total{result=\"ok\"} 1",
             "valetkey_credential_fetches_total{kind=\"app\",result=\"ok\"} 1",

@@ -1,17 +1,21 @@
-//! The two typed doors: `to_workspace` takes only a request that was granted, recorded and given a credential; `to_agent` only
-//! one that carries a session or none at all.
+//! The typed doors: `forward` takes only a request that was granted, recorded and given a credential; `to_agent` only one that
+//! carries a session or none at all.
 //!
-//! The host is pinned here and never taken from a request; no redirect is followed. Knows no policy. `http_client.rs` is the
-//! network; `volume.rs` goes through the same door for the sidecar's own files, on behalf of nobody.
+//! Hosts are pinned here and never taken from a request; which one a call goes to was decided with its grant, and its
+//! credential goes through no other door. No redirect is followed. Knows no policy. `http_client.rs` is the
+//! network; `volume.rs` goes through the workspace's door for the sidecar's own files, on behalf of nobody.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 
-use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::clock::Timestamp;
+use crate::domain::destination::Destination;
+use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity, token_end};
+use crate::domain::identity::Origin;
 use crate::domain::path::CanonicalPath;
 use crate::domain::secret::Secret;
 
@@ -33,11 +37,11 @@ pub struct Door {
 pub struct BadOrigin(String);
 
 impl Door {
-    /// The door to the workspace.
+    /// The door to the workspace, or to an upstream.
     ///
     /// # Errors
     /// When the origin cannot be an HTTP authority.
-    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &WorkspaceOrigin) -> Result<Self, BadOrigin> {
+    pub fn to_origin(http: Arc<dyn HttpSend>, origin: &Origin) -> Result<Self, BadOrigin> {
         let authority = origin
             .authority()
             .parse()
@@ -95,6 +99,30 @@ impl Door {
     }
 }
 
+/// The doors that real credentials go through.
+pub struct Doors {
+    workspace: Door,
+    /// By the upstream's name.
+    upstreams: BTreeMap<Arc<str>, Door>,
+}
+
+impl Doors {
+    /// The way to the workspace, and to each upstream by its name.
+    pub fn new(workspace: Door, upstreams: BTreeMap<Arc<str>, Door>) -> Self {
+        Self {
+            workspace,
+            upstreams,
+        }
+    }
+
+    fn to(&self, destination: &Destination) -> Option<&Door> {
+        match destination {
+            Destination::Workspace => Some(&self.workspace),
+            Destination::Upstream(upstream) => self.upstreams.get(&upstream.name),
+        }
+    }
+}
+
 /// What an outbound call is made of, once it has been read in its one way.
 #[derive(Debug, Clone)]
 pub struct OutboundParts<'a> {
@@ -108,24 +136,30 @@ pub struct OutboundParts<'a> {
     pub headers: HeaderMap,
 }
 
-/// A call that may leave. Its arguments are the proof: a credential (made only from a grant) and the receipt of its record.
-pub struct AuthorizedRequest {
+/// A call that may leave, and the door it leaves by. Its arguments are the proof: a credential (made only from a grant) and the
+/// receipt of its record.
+pub struct AuthorizedRequest<'d> {
+    door: &'d Door,
     request: Request<Body>,
     receipt: Receipt,
 }
 
-impl AuthorizedRequest {
-    /// Pins the host, takes the canonical path, attaches the credential last.
+impl<'d> AuthorizedRequest<'d> {
+    /// Picks the door that the credential was made for, pins its host, takes the canonical path, attaches the credential last.
     ///
     /// # Errors
-    /// Gives the receipt back when the target cannot be a URI, which a canonical path rules out.
+    /// Gives the receipt back when the target cannot be a URI, which a canonical path rules out, or when there is no such door,
+    /// which a start without one for each configured upstream would be.
     pub fn new(
-        door: &Door,
+        doors: &'d Doors,
         parts: OutboundParts<'_>,
         body: Body,
         credential: &Credential,
         receipt: Receipt,
     ) -> Result<Self, Receipt> {
+        let Some(door) = doors.to(credential.destination()) else {
+            return Err(receipt);
+        };
         let Some(uri) = door.uri(parts.path.as_str(), parts.query) else {
             return Err(receipt);
         };
@@ -135,21 +169,28 @@ impl AuthorizedRequest {
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = parts.headers;
         headers::attach_credential(request.headers_mut(), credential.header().clone());
-        Ok(Self { request, receipt })
+        Ok(Self {
+            door,
+            request,
+            receipt,
+        })
     }
 }
 
 /// Sends an authorized call and hands its receipt back, for the outcome or for the one retry.
-pub async fn to_workspace(
-    door: &Door,
-    authorized: AuthorizedRequest,
+pub async fn forward(
+    authorized: AuthorizedRequest<'_>,
 ) -> (Receipt, Result<Response<Body>, SendFault>) {
-    let AuthorizedRequest { request, receipt } = authorized;
+    let AuthorizedRequest {
+        door,
+        request,
+        receipt,
+    } = authorized;
     (receipt, door.http.send(request).await)
 }
 
 /// What the agent is told about who calls.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum AgentIdentity<'a> {
     /// A verified user behind a session token.
     Session {
@@ -158,7 +199,9 @@ pub enum AgentIdentity<'a> {
         /// From the claims.
         verified: VerifiedIdentity<'a>,
         /// From the front door.
-        claimed: Claimed,
+        claimed: &'a Claimed,
+        /// When the token behind the session ends.
+        expires: Timestamp,
     },
     /// Nobody: a public path, or no token where none is required.
     Anonymous,
@@ -187,7 +230,7 @@ impl AgentRequest {
         let mut request = Request::from_parts(parts, body);
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        headers::join_cookies(request.headers_mut());
+        headers::cookies::join(request.headers_mut());
         if let Some(said) = said {
             request.headers_mut().entry(HOST).or_insert(said);
         }
@@ -195,10 +238,12 @@ impl AgentRequest {
             token,
             verified,
             claimed,
+            expires,
         } = identity
         {
             let headers = request.headers_mut();
-            headers::set_identity(headers, verified, claimed);
+            headers::set_identity(headers, verified, claimed.clone());
+            token_end::tell(headers, expires);
             names.attach_session(headers, HeaderValue::from_str(token.expose()).ok()?);
         }
         Some(Self(request))

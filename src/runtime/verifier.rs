@@ -10,6 +10,7 @@ use jsonwebtoken::Algorithm;
 
 use super::key_store::{KeyStore, KeyStoreFault};
 use super::metrics::Metrics;
+use super::seen_scopes::SeenScopes;
 use crate::domain::clock::{Clock, SignedDuration, Timestamp};
 use crate::domain::secret::Digest;
 use crate::domain::token::fault::TokenFault;
@@ -87,6 +88,7 @@ pub struct Verifier {
     metrics: Metrics,
     expect: OnceLock<Expect>,
     remembered: Mutex<Remembered>,
+    seen_scopes: SeenScopes,
 }
 
 impl Verifier {
@@ -109,6 +111,7 @@ impl Verifier {
             metrics,
             expect: OnceLock::new(),
             remembered,
+            seen_scopes: SeenScopes::default(),
         }
     }
 
@@ -131,6 +134,11 @@ impl Verifier {
         &self.keys
     }
 
+    /// What the tokens that were found genuine have carried.
+    pub fn seen_scopes(&self) -> &SeenScopes {
+        &self.seen_scopes
+    }
+
     async fn judge(&self, raw: &str) -> Result<(Arc<VerifiedToken>, &'static str), VerifyFault> {
         if raw.len() > TOKEN_BYTES_MAX {
             return Err(TokenFault::TooLarge.into());
@@ -147,6 +155,7 @@ impl Verifier {
         // The time is read after the wait for keys: the token may have ended meanwhile.
         let now = self.clock.now();
         let verified = Arc::new(verify(&token, &keys, expect, now)?);
+        self.seen_scopes.note(&verified);
         let mut remembered = self.lock();
         remembered.sweep(now);
         remembered.insert(digest, Arc::clone(&verified));

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use valetkey::embedded::control::{Fault, Place};
 use valetkey::embedded::workspace::Workspace;
+use valetkey::embedded::world;
 
 use crate::harness::process::{Ended, Process};
 use crate::harness::web::as_app;
@@ -28,7 +29,7 @@ fn settings(workspace: &Workspace) -> Value {
     settings["audit"] = json!({
         "file": "audit/valetkey.jsonl",
         "rotate": {"size": "1MiB", "keep": 10_000},
-        "ship": {"volume": "main.ops.audit", "prefix": "agents", "every": "1d"},
+        "ship": {"volume": world::VOLUME_NAME, "prefix": "agents", "every": "1d"},
     });
     settings
 }
@@ -131,7 +132,7 @@ async fn killed_at_any_moment_it_ships_each_file_exactly_once_and_pull_proves_it
     assert_eq!(log["good"], true);
     let place = log["log"].as_str().unwrap();
     assert!(
-        place.starts_with("/Volumes/main/ops/audit/agents/"),
+        place.starts_with("/Volumes/main/sales/files/agents/"),
         "{place}"
     );
     let name = place.rsplit('/').next().unwrap();
@@ -168,12 +169,12 @@ async fn fetch_again(folder: &Folder, workspace: &Workspace, name: &str) {
     fs::write(file(1), "{}\n").unwrap();
     let mended = pull(folder, workspace, &[]).await.good();
     assert!(mended.contains(", 1 of them fetched now"), "{mended}");
-    let from = ["--from", "/Volumes/main/ops/audit/nothing/here"];
+    let from = ["--from", "/Volumes/main/sales/files/nothing/here"];
     pull(folder, workspace, &from)
         .await
         .expect(70)
         .says(&["404"]);
-    let from = ["--from", "main.ops.audit"];
+    let from = ["--from", "main.sales.files"];
     pull(folder, workspace, &from)
         .await
         .expect(64)

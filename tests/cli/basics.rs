@@ -150,7 +150,7 @@ async fn the_configurations_of_the_readme_and_of_the_example_file_are_good() {
         assert!(!table.contains("warning"), "{table}");
         count += 1;
     }
-    assert_eq!(count, 2);
+    assert_eq!(count, 3);
 }
 
 /// The command lines in the README's table of commands, as words.

@@ -6,6 +6,7 @@ use std::fs;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -204,9 +205,18 @@ pub fn held_port() -> (TcpListener, u16) {
     (socket, port)
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody gets who lets the system choose: it is below the range the system chooses
+/// from (`ip_local_port_range`), so that no connection of another test takes it meanwhile.
 pub fn free_port() -> u16 {
-    held_port().1
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = std::process::id() % 200 * 100;
+    loop {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + (begin + step) % 20_000).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Held by tests that want, or may take, the ports that a sidecar has when nobody says otherwise.

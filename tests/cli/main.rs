@@ -17,7 +17,17 @@ mod audit_ship;
 #[cfg(test)]
 mod basics;
 #[cfg(test)]
+mod bundles;
+#[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod dev;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
@@ -26,3 +36,5 @@ mod reload;
 mod run;
 #[cfg(test)]
 mod serve;
+#[cfg(test)]
+mod wire;

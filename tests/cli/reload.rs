@@ -175,3 +175,49 @@ async fn what_only_a_restart_changes_is_said_and_not_done() {
     scene.listening.admin_page("/livez").await.expect(200);
     assert_eq!(scene.end().await, ["policy_loaded", "policy_loaded"]);
 }
+
+#[tokio::test]
+async fn a_change_in_a_file_of_the_bundle_is_noticed_also_while_the_bundle_has_a_mistake() {
+    let mut scene = Scene::new().await;
+    let app =
+        |resources: &str| format!("resources: {{apps: {{a: {{resources: [{resources}]}}}}}}\n");
+    let warehouse = "{name: w, sql_warehouse: {id: 1, permission: CAN_USE}}";
+    let routes = async |scene: &Scene| scene.listening.status().await["policy"]["routes"].clone();
+    fs::create_dir(scene.folder.file("apps")).unwrap();
+    scene
+        .folder
+        .write("databricks.yml", "include: [apps/*.yml]\n");
+    let file = "apps/a.yml";
+    scene
+        .folder
+        .write(file, &app("{name: w, sql_warehous: {}}"));
+    scene.config["bundle"] = json!("./databricks.yml");
+    scene.folder.write_config(&scene.config);
+    scene.until_reloaded("refused").await;
+    assert_eq!(routes(&scene).await, 3);
+
+    // Only the included file changes, and no signal is sent.
+    scene.folder.write(file, &app(warehouse));
+    scene.until_reloaded("ok").await;
+    assert_eq!(
+        routes(&scene).await,
+        5,
+        "own ones, the warehouse, who is calling"
+    );
+    let two = format!("{warehouse}, {{name: j, job: {{id: 1, permission: CAN_VIEW}}}}");
+    scene.folder.write(file, &app(&two));
+    until("the second resource is in force", async || {
+        (routes(&scene).await == 6).then_some(())
+    })
+    .await;
+    let events = scene.end().await;
+    assert_eq!(
+        events,
+        [
+            "policy_loaded",
+            "policy_refused",
+            "policy_loaded",
+            "policy_loaded"
+        ]
+    );
+}

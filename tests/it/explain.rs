@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use serde_json::{Value, json};
+use valetkey::domain::clock::Timestamp;
 use valetkey::domain::scope::ScopeSet;
 use valetkey::embedded::world::{CHAT_ENDPOINT, GENIE_SPACE, INDEX, WAREHOUSE};
 use valetkey::explain::{As, Question, explain};
@@ -124,7 +125,12 @@ fn told(app: &TestApp, caller: &As, method: &str, target: &str, body: &[u8]) -> 
         method: &method,
         target,
         body: Some(body),
+        headers: &HeaderMap::new(),
+        bound: None,
+        foreign_partition: false,
+        now: Timestamp::UNIX_EPOCH,
         workspace_id,
+        upstreams: &app.proxy.upstreams,
     };
     let answer = explain(&snapshot.policy, &question);
     match answer.reason {

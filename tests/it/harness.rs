@@ -24,16 +24,19 @@ use valetkey::proxy::local_oidc::LocalClient;
 use valetkey::runtime::agent_gate::{AgentState, ProbePace};
 
 pub mod agent;
+pub mod certificates;
 pub mod client;
 pub mod leaks;
 pub mod options;
 pub mod raw;
+pub mod secure;
 
 use agent::Agent;
 use client::{Client, Exposed};
 use leaks::{Leaks, LogMark};
 use options::merge;
 pub use options::{TestOptions, environment};
+use secure::SecureClient;
 
 /// The longest any single wait of a test may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -95,6 +98,8 @@ pub struct TestApp {
     pub workspace: Workspace,
     /// The near side.
     pub agent: Agent,
+    /// Further far sides, as the test gave them.
+    pub upstreams: Vec<Agent>,
     /// The wall clock of workspace and sidecar.
     pub clock: Arc<ManualClock>,
     /// Where the listeners are.
@@ -165,6 +170,7 @@ impl TestApp {
         Ok(Self {
             workspace,
             agent,
+            upstreams: options.upstreams,
             clock,
             addresses: running.addresses(),
             audit_file,
@@ -185,6 +191,13 @@ impl TestApp {
     /// Calls from the agent's side.
     pub fn outbound(&self) -> Client {
         Client::new(self.addresses.outbound, Arc::clone(&self.exposed))
+    }
+
+    /// Calls from the agent's side over TLS, and through tunnels.
+    pub fn secure(&self) -> SecureClient {
+        let root = self.with_running(|running| running.root().cloned());
+        let root = root.expect("outbound.tls or outbound.forward is on");
+        SecureClient::new(self.addresses.outbound, root, Arc::clone(&self.exposed))
     }
 
     /// Metrics, health, status.
@@ -335,6 +348,12 @@ impl TestApp {
             leaks.check_real(&format!("agent, {}", request.target), &request.raw());
         }
         leaks.check_workspace(&self.control().calls());
+        for upstream in &self.upstreams {
+            for request in upstream.received() {
+                leaks.check_far(&format!("upstream, {}", request.target), &request.raw());
+            }
+            upstream.stop();
+        }
         self.agent.stop();
         within("the workspace stops", self.workspace.stop()).await;
     }

@@ -18,7 +18,13 @@ mod smoke;
 mod explain;
 
 #[cfg(test)]
+mod catalogue;
+
+#[cfg(test)]
 mod tls;
+
+#[cfg(test)]
+mod wire;
 
 #[cfg(test)]
 mod regressions;

@@ -16,7 +16,10 @@ mod files;
 mod follow_ups;
 mod headers;
 mod local_oidc;
+mod nouns;
 mod paths;
+mod refusals;
+mod upstreams;
 
 /// An endpoint of the embedded workspace that tells what arrived.
 const ECHO: &str = "/api/2.0/embedded/echo";
@@ -38,6 +41,14 @@ fn open_routes() -> Value {
 
 fn open() -> TestOptions {
     TestOptions::routes(open_routes())
+}
+
+/// Users' tokens come from the embedded workspace, calls go somewhere else.
+fn leading_to(address: std::net::SocketAddr) -> TestOptions {
+    TestOptions {
+        workspace_at: Some(format!("http://{address}")),
+        ..open()
+    }
 }
 
 fn statement(warehouse: &str) -> Value {

@@ -1,52 +1,12 @@
 //! TLS to the workspace: names and dates are checked for its APIs, its keys and its token endpoint alike (SECURITY R29).
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
-use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::json;
-use tempfile::TempDir;
 use valetkey::embedded::workspace::WorkspaceOptions;
 
+use crate::harness::certificates::{Issued, issue};
 use crate::harness::{TestApp, TestOptions, with_app};
-
-/// A workspace's certificate, and the file with the root that issued it.
-struct Issued {
-    server: Arc<ServerConfig>,
-    ca_file: PathBuf,
-    _directory: TempDir,
-}
-
-fn issue(name: &str, expired: bool) -> Issued {
-    let mut root = CertificateParams::new(Vec::new()).unwrap();
-    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
-    let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    if expired {
-        leaf.not_before = date_time_ymd(2020, 1, 1);
-        leaf.not_after = date_time_ymd(2021, 1, 1);
-    }
-    let key = KeyPair::generate().unwrap();
-    let certificate = leaf.signed_by(&key, &root).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let ca_file = directory.path().join("root.pem");
-    std::fs::write(&ca_file, root.pem()).unwrap();
-    Issued {
-        server: Arc::new(server),
-        ca_file,
-        _directory: directory,
-    }
-}
 
 fn options(issued: &Issued, trusted: bool) -> TestOptions {
     let routes = json!([{"name": "me", "operation": "identity.me", "as": "caller"}]);

@@ -74,6 +74,18 @@ pub const EXPOSE: &[Permit] = &[
         "looks for real secrets in what the agent would inherit",
     ),
     permit(
+        "src/dev.rs",
+        "plays the front door, which sends the developer's token",
+    ),
+    permit(
+        "src/dev/source.rs",
+        "looks whether the developer's token is a JWT, and for how long",
+    ),
+    permit(
+        "src/cli/dev.rs",
+        "gives the sidecar the made-up workspace's client secret",
+    ),
+    permit(
         "src/demo.rs",
         "gives the sidecar the made-up workspace's client secret",
     ),

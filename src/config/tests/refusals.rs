@@ -233,37 +233,112 @@ fn variables_that_are_missing_or_wrong_are_named_but_never_shown() {
 }
 
 #[test]
+fn a_bundle_is_named_by_a_path_or_with_its_app_and_target() {
+    check(
+        "bundle: [a]\n",
+        &[
+            "valetkey.yaml:1: bundle: is a list (write a path, or {file: PATH, app: KEY, target: NAME})",
+        ],
+    );
+    check(
+        "bundle: {fil: a, app: b}\n",
+        &[
+            "valetkey.yaml:1: bundle.fil: unknown key (did you mean `file`?)",
+            "valetkey.yaml:1: bundle: does not say which file (add `file: ./databricks.yml`)",
+        ],
+    );
+    check(
+        "bundle: ''\n",
+        &["valetkey.yaml:1: bundle: is empty (write a path, or remove the key)"],
+    );
+    check(
+        "bundle: nowhere.yml\nlogs: {}\n",
+        &[
+            "valetkey.yaml:2: logs: unknown key (did you mean `log`?)",
+            "nowhere.yml: bundle: the file cannot be read: entity not found",
+        ],
+    );
+}
+
+#[test]
 fn what_belongs_to_a_later_version_is_refused_aloud() {
     check(
         "\
-outbound:
-  tls: on
-  forward: true
-  upstreams: [{name: tools, url: 'https://x.example'}]
-bundle: ./databricks.yml
-mode: observe
-observe_until: 2027-01-31
 routes:
   - name: a
     resource: mcp/functions/x
     as: user
-    tools: [t]
     limit: {rate: 60/m, per: user}
 ",
         &[
-            "valetkey.yaml:2: outbound.tls: this version does not serve https to the agent yet (remove the key)",
-            "valetkey.yaml:3: outbound.forward: this version does not serve CONNECT yet (remove the key)",
-            "valetkey.yaml:4: outbound.upstreams: this version does not reach further hosts yet (remove the key)",
-            "valetkey.yaml:5: bundle: this version does not derive routes from a bundle yet (remove the key)",
-            "valetkey.yaml:6: mode: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:7: observe_until: this version does not observe without refusing yet (remove the key)",
-            "valetkey.yaml:12: routes[0].tools: this version does not restrict a route to MCP tools yet (remove the key)",
-            "valetkey.yaml:13: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:5: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(
         "outbound: {tls: yes}\n",
         &["valetkey.yaml:1: outbound.tls: must be one of false, off, on, true (write one of them)"],
+    );
+}
+
+#[test]
+fn hosts_that_list_too_much_are_refused() {
+    const HINT: &str =
+        "(write HOST, HOST:PORT, *.example.com, an address, or a network such as 10.2.0.0/16)";
+    check(
+        "\
+outbound:
+  tls: on
+  forward: true
+  allow_hosts: [pypi.org, '*', 'https://x.example', 127.1, 10.0.0.0/8, ::/0]
+",
+        &[
+            &format!(
+                "valetkey.yaml:4: outbound.allow_hosts[1]: a wildcard stands for what is under a name of at least two parts: *.example.com {HINT}"
+            ),
+            &format!(
+                "valetkey.yaml:4: outbound.allow_hosts[2]: a network is ADDRESS/PREFIX, with at least 8 bits (IPv6: 16) and nothing behind them {HINT}"
+            ),
+            &format!("valetkey.yaml:4: outbound.allow_hosts[3]: this is no host name {HINT}"),
+            &format!(
+                "valetkey.yaml:4: outbound.allow_hosts[5]: a network is ADDRESS/PREFIX, with at least 8 bits (IPv6: 16) and nothing behind them {HINT}"
+            ),
+        ],
+    );
+}
+
+#[test]
+fn observing_has_an_end_and_tools_and_effects_their_place() {
+    check(
+        "mode: observe\n",
+        &[
+            "valetkey.yaml:1: mode: observing needs an end (add `observe_until:` with a date, such as 2027-01-31)",
+        ],
+    );
+    check(
+        "observe_until: 2027-01-31\n",
+        &[
+            "valetkey.yaml:1: observe_until: stands without `mode: observe` (add `mode: observe`, or remove the key)",
+        ],
+    );
+    check(
+        "mode: observe\nobserve_until: soon\n",
+        &[
+            "valetkey.yaml:2: observe_until: is neither a date nor a moment (write 2027-01-31 (UTC, that day included) or 2027-01-31T12:00:00Z)",
+        ],
+    );
+    check(
+        "\
+routes:
+  - {name: a, resource: mcp/sql, tools: [], as: app}
+  - {name: b, resource: mcp/sql, tools: ['two words', 'exec*'], as: app}
+  - {name: c, resource: mcp/sql, effect: admin, as: app}
+",
+        &[
+            "valetkey.yaml:2: routes[0].tools: is an empty list, so the route could match no tool (list the tools, or remove the key to allow all of them)",
+            "valetkey.yaml:3: routes[1].tools[0]: is no name of an MCP tool (write it as `tools/list` shows it, or without `catalog__schema__`)",
+            "valetkey.yaml:3: routes[1].tools[1]: tools are named in full; `*` stands for nothing here (list each tool, or remove the key to allow all of them)",
+            "valetkey.yaml:4: routes[2].effect: must be one of read, write (write one of them)",
+        ],
     );
 }
 

@@ -69,6 +69,18 @@ pub(super) const NEVER_OUT_PREFIXES: &[&str] = &[
     "x-valetkey-",
 ];
 
+/// What the workspace sends that never reaches the agent; the last three are only ever ours.
+pub(super) const NEVER_BACK: &[&str] = &[
+    "set-cookie",
+    "set-cookie2",
+    "alt-svc",
+    "authorization",
+    "proxy-authentication-info",
+    "x-valetkey-error",
+    "x-valetkey-missing",
+    "x-valetkey-token-expiring",
+];
+
 /// Letters and digits only: what is left of a name where a reader turns everything else into one separator, as CGI does
 /// (SECURITY R8).
 pub(super) fn fold(name: &str) -> String {

@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::Route;
 use super::matcher::member_text;
-use crate::domain::ask::{Call, Resource};
+use crate::domain::ask::{Call, Touch};
+use crate::domain::catalog::APP;
+use crate::domain::destination::Destination;
 use crate::domain::path::CanonicalPath;
 use crate::domain::template::Trie;
 
@@ -29,6 +31,8 @@ pub(in crate::domain) struct Index {
     /// By path: the number of a group.
     by_path: Trie,
     groups: Vec<Group>,
+    /// Routes for apps that list tools.
+    listing: Numbers,
 }
 
 /// The routes for resources of one kind.
@@ -64,6 +68,9 @@ impl Index {
         let mut groups = HashMap::new();
         for (route, number) in routes.iter().zip(0u32..) {
             let on = &route.on;
+            if on.is_for(APP) && !on.tools.is_empty() {
+                index.listing.push(number);
+            }
             match (&on.resource, &on.path, &on.operations) {
                 (Some(resource), _, _) => {
                     let of_kind = index.by_kind.entry(Arc::clone(&resource.kind));
@@ -96,12 +103,12 @@ impl Index {
         index
     }
 
-    /// The first route that matches the call as far as it touches this resource.
+    /// The first route that matches the call as far as this touch goes.
     pub(in crate::domain) fn first<'r>(
         &self,
         routes: &'r [Arc<Route>],
         call: &Call<'_>,
-        resource: Option<&Resource<'_>>,
+        touch: &Touch<'_>,
     ) -> Option<&'r Arc<Route>> {
         let mut best: Option<(u32, &'r Arc<Route>)> = None;
         let mut consider = |numbers: &Numbers| {
@@ -110,7 +117,7 @@ impl Index {
                 .iter()
                 .take_while(before)
                 .filter_map(|number| routes.get(*number as usize).map(|route| (*number, route)));
-            let found = { candidates }.find(|(_, route)| route.on.matches(call, resource));
+            let found = { candidates }.find(|(_, route)| route.on.matches(call, touch));
             best = found.or(best);
         };
         if let Some((operation, _)) = call.operation {
@@ -119,17 +126,19 @@ impl Index {
                 .into_iter()
                 .for_each(&mut consider);
         }
-        if let Some(resource) = resource
-            && let Some(of_kind) = self.by_kind.get(resource.kind)
-        {
-            of_kind.visit(&resource.id, &mut consider);
-        }
-        self.by_path.visit(call.path, &mut |group| {
-            if let Some(group) = self.groups.get(group as usize) {
-                group.visit(call.body, &mut consider);
+        for resource in touch.names() {
+            if let Some(of_kind) = self.by_kind.get(resource.kind) {
+                of_kind.visit(&resource.id, &mut consider);
             }
-            false
-        });
+        }
+        if *call.destination == Destination::Workspace {
+            self.by_path.visit(call.path, &mut |group| {
+                if let Some(group) = self.groups.get(group as usize) {
+                    group.visit(call.body, &mut consider);
+                }
+                false
+            });
+        }
         best.map(|(_, route)| route)
     }
 
@@ -140,6 +149,15 @@ impl Index {
                 .get(group as usize)
                 .is_some_and(|group| group.reads_body(method))
         })
+    }
+
+    /// The routes for apps that list tools.
+    pub(in crate::domain) fn lists_tools<'r>(
+        &'r self,
+        routes: &'r [Arc<Route>],
+    ) -> impl Iterator<Item = &'r Arc<Route>> {
+        let numbers = self.listing.iter();
+        numbers.filter_map(|number| routes.get(*number as usize))
     }
 
     /// The body members that raw routes for this path have conditions on.
@@ -154,8 +172,19 @@ impl Index {
         members
     }
 
+    /// The routes on exactly this id and on every start of it, list by list.
+    pub(in crate::domain) fn on<'r>(
+        &'r self,
+        kind: &str,
+        id: &'r str,
+    ) -> impl Iterator<Item = &'r [u32]> {
+        let of_kind = self.by_kind.get(kind).into_iter();
+        of_kind
+            .flat_map(|of_kind| of_kind.lists(id))
+            .map(Vec::as_slice)
+    }
+
     /// The routes that name the operation alone.
-    #[cfg(test)]
     pub(in crate::domain) fn named(&self, operation: usize) -> &[u32] {
         self.by_operation.get(operation).map_or(&[], Vec::as_slice)
     }
@@ -175,12 +204,14 @@ impl Resources {
     }
 
     fn visit(&self, id: &str, consider: &mut impl FnMut(&Numbers)) {
-        self.exact.get(id).into_iter().for_each(&mut *consider);
+        self.lists(id).for_each(consider);
+    }
+
+    fn lists<'r>(&'r self, id: &'r str) -> impl Iterator<Item = &'r Numbers> {
         // A length inside a character cuts nothing off, and no start ends there.
         let starts = self.lengths.iter().filter_map(|length| id.get(..*length));
-        starts
-            .filter_map(|start| self.starts.get(start))
-            .for_each(consider);
+        let starts = starts.filter_map(|start| self.starts.get(start));
+        self.exact.get(id).into_iter().chain(starts)
     }
 }
 

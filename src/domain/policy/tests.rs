@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::ask;
-use super::super::compile::{compile, starter};
+use super::super::ask::{self, Resource, touch};
+use super::super::compile::{Settings, compile, starter};
 use super::super::identity::UserId;
 use super::super::route::RouteSource;
 use super::*;
 use serde_json::Value;
+
+mod nouns;
+mod properties;
+mod upstreams;
 
 fn catalog() -> Arc<Catalog> {
     static CATALOG: std::sync::OnceLock<Arc<Catalog>> = std::sync::OnceLock::new();
@@ -27,6 +31,8 @@ fn route(name: &str, run_as: RunAs, change: impl FnOnce(&mut RouteSource)) -> Ro
         methods: vec![],
         path: None,
         body: BTreeMap::new(),
+        tools: vec![],
+        effect: None,
         run_as,
         scope: None,
     };
@@ -64,10 +70,16 @@ fn ask_follow_up(
         UserId::parse("alice").unwrap(),
         ScopeSet::parse(caller.split_whitespace()),
     );
-    let resources = operation
+    let request = ask::Request {
+        path: &path,
+        query,
+        headers: &http::HeaderMap::new(),
+        body: body.as_ref(),
+    };
+    let touches = operation
         .map_or_else(
             || Ok(vec![]),
-            |(_, o)| ask::resources(o, &path, query, body.as_ref(), &follow_up),
+            |(_, o)| touch::touches(o, &request, &follow_up),
         )
         .unwrap();
     let caller = if caller == "app" {
@@ -80,15 +92,23 @@ fn ask_follow_up(
     };
     let call = Call {
         method: &method,
+        destination: &Destination::Workspace,
         path: &path,
         body: body.as_ref(),
         caller,
         operation,
-        resources: &resources,
+        touches: &touches,
         follow_up: &follow_up,
+        partition: Partition::None,
+        now: Timestamp::UNIX_EPOCH,
     };
     match decide(policy, &call) {
-        Ok(grant) => format!("{}/{}", grant.route().name, grant.identity().as_str()),
+        Ok(grant) => {
+            let would = grant.would_deny().map(DenyReason::code);
+            let would = would.map_or_else(String::new, |reason| format!(" would be {reason}"));
+            let identity = grant.identity().as_str();
+            format!("{}/{identity}{would}", grant.route().name)
+        }
         Err(denial) => denial.reason.code().to_owned(),
     }
 }
@@ -117,7 +137,7 @@ fn sample() -> Policy {
             r.body = BTreeMap::from([("kind".into(), vec!["a".into(), "b".into()])]);
         }),
     ];
-    compile(&routes, catalog(), false).unwrap()
+    compile(&routes, catalog(), Settings::default()).unwrap()
 }
 
 const STATEMENTS: &str = "/api/2.0/sql/statements";
@@ -231,7 +251,7 @@ fn a_statement_belongs_to_whoever_created_it() {
             }),
         ],
         catalog(),
-        false,
+        Settings::default(),
     )
     .unwrap();
     let bound = |owner, warehouse: &str| {
@@ -268,7 +288,7 @@ fn a_statement_belongs_to_whoever_created_it() {
 
 #[test]
 fn the_starter_policy_lets_every_caller_be_itself_and_nobody_be_admin() {
-    let policy = starter(catalog(), false);
+    let policy = starter(catalog(), Settings::default());
     assert_eq!(
         ask(
             &policy,
@@ -316,7 +336,7 @@ fn the_starter_policy_lets_every_caller_be_itself_and_nobody_be_admin() {
             &policy,
             "files",
             Method::POST,
-            "/api/2.0/fs/create-download-url",
+            "/api/2.0/fs/create-download-url?path=/Volumes/a/b/c/d",
             None
         ),
         "presigned_refused"
@@ -376,6 +396,7 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
             "sql_warehouse/w\\*",
             "sql_warehouse/(w1|wü|w)\\*",
             "sql_warehouse/\\*",
+            "app/(w1|w|)\\*",
             "serving_endpoint/m[12]",
             "serving_endpoint/\\*"
         ]
@@ -420,8 +441,8 @@ fn any_route() -> impl Strategy<Value = RouteSource> {
 
 proptest! {
     #[test]
-    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..6, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
-        let policy = compile(&routes, catalog(), false).unwrap();
+    fn the_index_gives_the_answer_of_the_ordered_list(routes in prop::collection::vec(any_route(), 0..12), which in 0usize..7, id in "w[123]|wü|w|m[12]", flag in any::<bool>()) {
+        let policy = compile(&routes, catalog(), Settings::default()).unwrap();
         let (method, target, kind) = [
             (Method::POST, "/api/2.0/sql/statements", Some("sql_warehouse")),
             (Method::GET, "/api/2.0/sql/warehouses", None),
@@ -429,22 +450,27 @@ proptest! {
             (Method::POST, "/serving-endpoints/chat/completions", Some("serving_endpoint")),
             (Method::GET, "/api/2.0/other", None),
             (Method::POST, "/api/2.0/token/create", None),
+            (Method::POST, "/@tools/api/2.0/sql/statements", Some("app")),
         ][which].clone();
-        let path = CanonicalPath::parse(target).unwrap();
+        let (destination, path) = upstreams::configured().read(target).unwrap();
         let body = json!({"warehouse_id": id, "model": id, "count": 7, "flag": flag});
-        let resources: Vec<Resource<'_>> = kind.into_iter().map(|kind| Resource { kind, id: Cow::Borrowed(&id) }).collect();
-        let operation = policy.catalog().find(&method, &path);
-        let call = Call { method: &method, path: &path, body: Some(&body), caller: CallerView::App, operation, resources: &resources, follow_up: &FollowUpView::None };
-        let by_index = policy.first(&call, resources.first()).map(Arc::as_ptr);
-        let naive = policy.first_naive(&call, resources.first()).map(Arc::as_ptr);
+        let touches: Vec<Touch<'_>> = kind.into_iter().map(|kind| Touch { resource: Some(Resource { kind, id: Cow::Borrowed(&id) }), ..Touch::NOTHING }).collect();
+        let operation = destination.operation(policy.catalog(), &method, &path);
+        let call = Call { method: &method, destination: &destination, path: &path, body: Some(&body), caller: CallerView::App, operation, touches: &touches, follow_up: &FollowUpView::None, partition: Partition::None, now: Timestamp::UNIX_EPOCH };
+        let touch = touches.first().unwrap_or(&Touch::NOTHING);
+        let by_index = policy.first(&call, touch).map(Arc::as_ptr);
+        let naive = policy.first_naive(&call, touch).map(Arc::as_ptr);
         prop_assert_eq!(by_index, naive);
+        for route in policy.routes() {
+            prop_assert_eq!(route.on.matches(&call, touch), route.on.misses(&call, touch).is_empty());
+        }
     }
 
     #[test]
     fn adding_a_deny_never_allows_more(routes in prop::collection::vec(any_route(), 0..8), at in 0usize..8, deny in any_route(), which in 0usize..3) {
         let mut with = routes.clone();
         with.insert(at.min(routes.len()), RouteSource { run_as: RunAs::Deny, ..deny });
-        let (before, after) = (compile(&routes, catalog(), false).unwrap(), compile(&with, catalog(), false).unwrap());
+        let (before, after) = (compile(&routes, catalog(), Settings::default()).unwrap(), compile(&with, catalog(), Settings::default()).unwrap());
         let (method, target) = [(Method::POST, STATEMENTS), (Method::POST, "/serving-endpoints/m1/invocations"), (Method::GET, "/api/2.0/sql/warehouses")][which].clone();
         let allowed = |policy: &Policy| ask(policy, "app", method.clone(), target, Some(json!({"warehouse_id": "w1"}))).contains('/');
         prop_assert!(allowed(&before) || !allowed(&after));

@@ -17,6 +17,13 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::json;
 
+/// The rows of the table: allowed, no scope, no grant, unknown.
+mod fates;
+mod managed_mcp;
+mod objects;
+mod other_app;
+mod tracking;
+
 const HOUR: Duration = Duration::from_secs(3600);
 /// Nothing here takes long; a test that waits for this hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +42,19 @@ struct Read {
 }
 
 impl Read {
+    async fn of(answer: http::Response<Body>) -> Self {
+        let (head, body) = answer.into_parts();
+        Self {
+            status: head.status,
+            headers: head.headers,
+            bytes: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.bytes.to_vec()).unwrap()
+    }
+
     fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes).unwrap()
     }
@@ -80,13 +100,29 @@ impl Rig {
     }
 
     async fn read(&self, method: &str, path: &str, token: Option<&str>, body: Body) -> Read {
-        let answer = self.send(method, path, token, body).await.unwrap();
-        let (head, body) = answer.into_parts();
-        Read {
-            status: head.status,
-            headers: head.headers,
-            bytes: body.collect().await.unwrap().to_bytes(),
+        Read::of(self.send(method, path, token, body).await.unwrap()).await
+    }
+
+    /// A token with other scopes than the usual.
+    fn token_for(&self, who: &str, scopes: &str) -> String {
+        let email = format!("{who}@example.com");
+        self.workspace.user_token(&email, scopes, HOUR).unwrap()
+    }
+
+    /// A call with headers, to whatever URL.
+    async fn ask(
+        &self,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> http::Response<Body> {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
+        let sent = self.client.send(request.body(body).unwrap());
+        tokio::time::timeout(PATIENCE, sent).await.unwrap().unwrap()
     }
 
     async fn get(&self, path: &str, token: &str) -> Read {
@@ -662,8 +698,8 @@ async fn revoked_app_tokens_and_withdrawn_keys_are_refused() {
     assert_eq!(rig.get(ME, &rig.token("alice")).await.status, 200);
 }
 
-#[tokio::test]
-async fn it_serves_tls_and_http2_where_asked() {
+/// A server's side of TLS for `localhost`, and a client that trusts it.
+fn tls_for_localhost() -> (Arc<rustls::ServerConfig>, HyperSend) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -676,15 +712,21 @@ async fn it_serves_tls_and_http2_where_asked() {
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let root = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(root.path(), made.cert.pem()).unwrap();
+    let trust = crate::runtime::tls::client_config(Some(root.path())).unwrap();
+    let client = HyperSend::new(trust, ClientLimits::default());
+    (Arc::new(server), client)
+}
+
+#[tokio::test]
+async fn it_serves_tls_and_http2_where_asked() {
+    let (server, client) = tls_for_localhost();
     let workspace = Workspace::start(WorkspaceOptions {
-        tls: Some(Arc::new(server)),
+        tls: Some(server),
         host: "localhost".to_owned(),
         ..WorkspaceOptions::default()
     })
     .await
     .unwrap();
-    let trust = crate::runtime::tls::client_config(Some(root.path())).unwrap();
-    let client = HyperSend::new(trust, ClientLimits::default());
     let rig = Rig { workspace, client };
     let answer = rig.get(ME, &rig.token("bob")).await;
     assert_eq!(answer.json()["userName"], "bob@example.com");

@@ -3,7 +3,9 @@
 //! Helpful to developers, useless to attackers: no claim values, no token state beyond three words, no cause.
 #![deny(clippy::wildcard_enum_match_arm)]
 
-use crate::domain::policy::{Denial, DenyReason};
+use serde_json::{Map, Value};
+
+use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::runtime::credential::CredentialFault;
 use crate::runtime::endpoint_fault::EndpointFault;
 use crate::runtime::http_client::SendFault;
@@ -15,7 +17,7 @@ impl ProxyError {
     pub(super) fn public(&self) -> String {
         match self {
             Self::Head(fault) => fault.to_string(),
-            Self::Path(fault) => fault.to_string(),
+            Self::Destination(fault) => fault.to_string(),
             Self::Ask(fault) => fault.to_string(),
             Self::Body(fault) => fault.to_string(),
             Self::TargetTooLong => "the request target is too long; see limits.request_target_bytes".into(),
@@ -37,8 +39,48 @@ impl ProxyError {
             Self::Workspace(SendFault::Connect(_)) => "the workspace cannot be reached".into(),
             Self::Workspace(SendFault::Broken(_)) => "the workspace broke off without an answer; the call may have had its effect".into(),
             Self::Workspace(SendFault::Timeout(_)) => "the workspace did not answer in time; see limits.response_head_time".into(),
+            Self::Upstream(SendFault::Connect(_)) => "the upstream cannot be reached".into(),
+            Self::Upstream(SendFault::Broken(_)) => "the upstream broke off without an answer; the call may have had its effect".into(),
+            Self::Upstream(SendFault::Timeout(_)) => "the upstream did not answer in time; see limits.response_head_time".into(),
+            Self::UpstreamLogin => "the upstream answered with a login instead of letting the call in: whoever the call runs as needs CAN_USE on that app, and apps take OAuth tokens only (a personal access token is refused)".into(),
+            Self::Connect(fault) => fault.to_string(),
+            Self::Tunnel(fault) => fault.to_string(),
             Self::Internal(_) => "internal error".into(),
         }
+    }
+
+    /// The names in a denial, for programs.
+    pub(super) fn metadata(&self) -> Value {
+        let Self::Denied(denied) = self else {
+            return Value::Object(Map::new());
+        };
+        let mut metadata = Map::new();
+        let mut put = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                metadata.insert(key.into(), value.into());
+            }
+        };
+        put(
+            "route",
+            denied.denial.route.as_ref().map(|r| r.name.to_string()),
+        );
+        put(
+            "nearest_route",
+            denied.nearest.as_ref().map(|n| n.route.name.to_string()),
+        );
+        put(
+            "operation",
+            denied.operation.as_ref().map(ToString::to_string),
+        );
+        put(
+            "scope",
+            denied.denial.scope.as_ref().map(ToString::to_string),
+        );
+        put(
+            "resources",
+            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
+        );
+        metadata.into()
     }
 }
 
@@ -79,7 +121,7 @@ impl DeniedCall {
             .map_or_else(String::new, |route| format!("route `{}` ", route.name));
         let scope = scope.as_ref().map(ToString::to_string).unwrap_or_default();
         let why = match reason {
-            DenyReason::NoRoute => format!("no route allows {call}"),
+            DenyReason::NoRoute => format!("no route allows {call}; {}", self.remedy()),
             DenyReason::RouteDenies => format!("{route}denies {call}"),
             DenyReason::UserRequired => format!(
                 "{route}runs {call} as the user, and the app's token was presented; pass the x-forwarded-access-token of the request"
@@ -93,11 +135,14 @@ impl DeniedCall {
             DenyReason::ResourcesDisagree => {
                 format!("{call} touches resources that routes give to different identities")
             }
+            DenyReason::PartitionForeign => format!(
+                "{route}allows {call} only in the partition of the verified user; take its name from the user's own token (SCIM Me through this sidecar, or the e-mail address)"
+            ),
             DenyReason::FollowUpForeign => {
                 format!("{call} names an id that somebody else's call created")
             }
             DenyReason::FollowUpUnknown => format!(
-                "{call} names an id that no call through this sidecar created, and it would run as the app"
+                "{call} names an id that no call through this sidecar created, so what it stands for is not known here; a route that names the operation as the user lets the workspace decide"
             ),
             DenyReason::Presigned => format!(
                 "{call} hands out storage URLs that bypass the sidecar (outbound.presigned)"
@@ -112,6 +157,25 @@ impl DeniedCall {
             self.caller,
             words.join(" ")
         )
+    }
+}
+
+impl DeniedCall {
+    /// What would let the call through.
+    fn remedy(&self) -> String {
+        match (&self.nearest, self.resources.first(), &self.operation) {
+            (Some(nearest), _, _) => format!(
+                "the nearest route is `{}` ({}): change it or add one",
+                nearest.route.name,
+                nearest.differences()
+            ),
+            (None, Some(resource), _) => {
+                let resource = resource.split(' ').next().unwrap_or_default();
+                format!("add a route with `resource: {resource}`")
+            }
+            (None, None, Some(operation)) => format!("add a route with `operation: {operation}`"),
+            (None, None, None) => "add a route with its `method`, `path` and `scope`".to_owned(),
+        }
     }
 }
 

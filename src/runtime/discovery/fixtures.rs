@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::{Discoverer, Pins};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::identity::Origin;
 use crate::domain::token::fixtures::{ISSUER, document};
 use crate::runtime::http_client::{Body, BoxError, HttpSend, SendFault, full};
 use crate::runtime::single_flight::BoxFuture;
@@ -96,7 +96,7 @@ impl Script {
 
     /// A discoverer that asks this far side.
     pub fn discoverer(self: &Arc<Self>, pins: Pins) -> Discoverer {
-        let origin = WorkspaceOrigin::parse(ORIGIN).unwrap();
+        let origin = Origin::parse(ORIGIN).unwrap();
         let http: Arc<dyn HttpSend> = Arc::clone(self) as _;
         Discoverer::new(origin, pins, http).unwrap()
     }

@@ -119,7 +119,7 @@ fn pins_that_are_no_acceptable_urls_are_refused_at_the_start() {
             ("jwks_uri", pins(None, Some(bad), None)),
             ("token_endpoint", pins(None, None, Some(bad))),
         ] {
-            let origin = WorkspaceOrigin::parse(ORIGIN).unwrap();
+            let origin = Origin::parse(ORIGIN).unwrap();
             let http: Arc<dyn HttpSend> = Script::publishing(&[]);
             let fault = Discoverer::new(origin, pins, http).err();
             assert!(
@@ -209,7 +209,7 @@ async fn a_loopback_workspace_may_use_plain_http() {
         &url(PATHS[0]),
         Reply::Body(document.to_string().into_bytes()),
     );
-    let origin = WorkspaceOrigin::parse("http://127.0.0.1:9000").unwrap();
+    let origin = Origin::parse("http://127.0.0.1:9000").unwrap();
     let http: Arc<dyn HttpSend> = script;
     let discoverer = Discoverer::new(origin, Pins::default(), http).unwrap();
     assert_eq!(discoverer.keys_at().await.unwrap().1, *url("/keys"));

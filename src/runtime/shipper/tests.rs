@@ -12,7 +12,7 @@ use super::segment::Trouble;
 use super::*;
 use crate::domain::audit::Event;
 use crate::domain::clock::{ManualClock, SignedDuration};
-use crate::domain::identity::WorkspaceOrigin;
+use crate::domain::identity::Origin;
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
 use crate::runtime::audit_file::layout::beside;
 use crate::runtime::audit_writer::AuditSettings;
@@ -211,7 +211,7 @@ impl Rig {
     }
 
     fn volumes(&self) -> Volumes {
-        let origin = WorkspaceOrigin::parse("https://w.example").unwrap();
+        let origin = Origin::parse("https://w.example").unwrap();
         let http = Arc::clone(&self.volume) as Arc<dyn HttpSend>;
         let (endpoint, _) = self.tokens.endpoint(true);
         let wall = Arc::clone(&self.tokens.clock) as Arc<dyn Clock>;

@@ -1,6 +1,6 @@
-//! The agent of a test: keeps every request as it came, and does what the path says.
+//! The agent of a test, or another app: keeps every request as it came, and does what the path says.
 //!
-//! `/echo…` gives the body back; `/sse` sends one event for each `release`; `/ws` echoes WebSocket messages; `/hang`
+//! `/redirect?to=LOCATION` answers 307; `/echo…` gives the body back; `/sse` sends one event for each `release`; `/ws` echoes WebSocket messages; `/hang`
 //! answers after a `release`; `/status/N` answers N; `/odd` answers with headers that must not pass; `/call` makes the call
 //! through the sidecar that its JSON body describes, with the session token it was given.
 
@@ -19,9 +19,12 @@ use hyper::service::service_fn;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +79,7 @@ struct State {
     changes: watch::Sender<()>,
     turns: Semaphore,
     open: Mutex<usize>,
+    closes: Mutex<Vec<(u16, String)>>,
     outbound: OnceLock<SocketAddr>,
 }
 
@@ -88,14 +92,29 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Why WebSockets were closed, as far as the other side said so.
+    pub fn closes(&self) -> Vec<(u16, String)> {
+        self.state.closes.lock().unwrap().clone()
+    }
+
     /// Listens on a free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener)
     }
 
+    /// Listens on a free port, for https with this.
+    pub async fn start_tls(server: Arc<rustls::ServerConfig>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serving(listener, Some(server.into()))
+    }
+
     /// Serves on a listener that is there already.
     pub fn on(listener: TcpListener) -> Self {
+        Self::serving(listener, None)
+    }
+
+    fn serving(listener: TcpListener, tls: Option<TlsAcceptor>) -> Self {
         let agent = Self {
             address: listener.local_addr().unwrap(),
             state: Arc::new(State {
@@ -103,28 +122,43 @@ impl Agent {
                 changes: watch::Sender::new(()),
                 turns: Semaphore::new(0),
                 open: Mutex::default(),
+                closes: Mutex::default(),
                 outbound: OnceLock::new(),
             }),
             stop: CancellationToken::new(),
         };
         let (serving, stop) = (agent.clone(), agent.stop.clone());
-        tokio::spawn(stop.run_until_cancelled_owned(serving.accept(listener)));
+        tokio::spawn(stop.run_until_cancelled_owned(serving.accept(listener, tls)));
         agent
     }
 
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self, listener: TcpListener, tls: Option<TlsAcceptor>) {
         while let Ok((stream, _)) = listener.accept().await {
-            let agent = self.clone();
-            let service = service_fn(move |request| {
-                let agent = agent.clone();
-                async move { Ok::<_, Infallible>(agent.answer(request).await) }
-            });
-            let connection = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades();
-            let stop = self.stop.clone();
-            tokio::spawn(stop.run_until_cancelled_owned(connection));
+            let (agent, stop, tls) = (self.clone(), self.stop.clone(), tls.clone());
+            tokio::spawn(stop.run_until_cancelled_owned(async move {
+                match tls {
+                    None => agent.serve(stream).await,
+                    Some(tls) => {
+                        // Otherwise the peer does not trust it.
+                        if let Ok(stream) = tls.accept(stream).await {
+                            agent.serve(stream).await;
+                        }
+                    }
+                }
+            }));
         }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let service = service_fn(move |request| {
+            let agent = self.clone();
+            async move { Ok::<_, Infallible>(agent.answer(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        // The end of a connection, in whatever way, is its peer's business.
+        let _ = connection.await;
     }
 
     /// Where it listens.
@@ -187,6 +221,9 @@ impl Agent {
 
     async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let path = request.uri().path().to_owned();
+        let query = request.uri().query().unwrap_or_default();
+        let to = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "to");
+        let target = to.map(|(_, to)| to.into_owned()).unwrap_or_default();
         let index = self.note(&request);
         if path == "/ws" {
             return self.websocket(&mut request);
@@ -213,6 +250,12 @@ impl Agent {
                         .headers_mut()
                         .append(name, HeaderValue::from_static(value));
                 }
+            }
+            "/redirect" => {
+                *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+                response
+                    .headers_mut()
+                    .insert("location", target.parse().unwrap());
             }
             "/call" => return self.call(&headers, &body).await,
             path if path.starts_with("/status/") => {
@@ -298,11 +341,16 @@ impl Agent {
         let accept = derive_accept_key(key.as_bytes());
         let upgrade = hyper::upgrade::on(request);
         let open = Open::new(self);
+        let state = Arc::clone(&self.state);
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let Ok(stream) = upgrade.await else { return };
             let stream = TokioIo::new(stream);
             let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             while let Some(Ok(message)) = socket.next().await {
+                if let Message::Close(Some(frame)) = &message {
+                    let close = (frame.code.into(), frame.reason.to_string());
+                    state.closes.lock().unwrap().push(close);
+                }
                 if message.is_close() || socket.send(message).await.is_err() {
                     break;
                 }

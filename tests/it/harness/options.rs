@@ -5,6 +5,7 @@ use valetkey::config::Env;
 use valetkey::embedded::workspace::{Workspace, WorkspaceOptions};
 
 use super::ENVIRONMENT;
+use super::agent::Agent;
 
 /// How a test wants its world.
 pub struct TestOptions {
@@ -20,6 +21,8 @@ pub struct TestOptions {
     pub agent: Option<String>,
     /// Another place for calls than the workspace, which stays the issuer.
     pub workspace_at: Option<String>,
+    /// Further far sides, which must never see a local token; `config` says what they are called.
+    pub upstreams: Vec<Agent>,
     /// What the configuration's environment holds.
     pub environment: Vec<(&'static str, &'static str)>,
     /// Whether `with_app` waits until the agent was reached.
@@ -37,6 +40,7 @@ impl Default for TestOptions {
             before: |_| {},
             agent: None,
             workspace_at: None,
+            upstreams: Vec::new(),
             environment: ENVIRONMENT.to_vec(),
             await_agent: true,
             audit_is_good: true,

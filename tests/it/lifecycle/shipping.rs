@@ -15,6 +15,7 @@ use valetkey::domain::clock::Clock;
 use valetkey::domain::volume::VolumePath;
 use valetkey::embedded::control::{Fault, Place};
 use valetkey::embedded::seen::Seen;
+use valetkey::embedded::world;
 use valetkey::runtime::agent_gate::ProbePace;
 use valetkey::runtime::metrics::Metrics;
 use valetkey::runtime::shipper::ShipStatus;
@@ -24,8 +25,8 @@ use crate::harness::{
     APP_ID, ENVIRONMENT, TestApp, TestOptions, bind, environment, until, with_app, within,
 };
 
-const VOLUME: &str = "main.ops.audit";
-const FOLDER: &str = "/Volumes/main/ops/audit/valetkey";
+const VOLUME: &str = world::VOLUME_NAME;
+const FOLDER: &str = "/Volumes/main/sales/files/valetkey";
 const FILES: &str = "/api/2.0/fs/files/Volumes/";
 
 /// Shipping, with a time to close that no test reaches unless it wants to.

@@ -53,7 +53,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, u16)> {
             format!(r#"{{"warehouse_id":["{w}"],"statement":"s"}}"#).into(),
             400,
         ),
-        (JSON, r#"{"warehouse_id":1234,"statement":"s"}"#.into(), 400),
+        (JSON, r#"{"warehouse_id":12.5,"statement":"s"}"#.into(), 400),
         (JSON, r#"{"statement":"s"}"#.into(), 400),
         (JSON, format!(r#"{good} {good}"#).into(), 400),
         (JSON, format!("{good}x").into(), 400),

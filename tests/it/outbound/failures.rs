@@ -3,23 +3,15 @@
 use serde_json::json;
 use valetkey::embedded::control::{Fault, Place};
 
-use super::{ME, open};
+use super::{ME, leading_to, open};
 use crate::harness::raw::RawServer;
-use crate::harness::{TestApp, TestOptions, until, with_app, within};
+use crate::harness::{TestApp, until, with_app, within};
 
 async fn outcome(app: &TestApp, reason: &str) -> serde_json::Value {
     app.audit_has("the outcome", |r| {
         r["event"] == "outcome" && r["reason"] == reason
     })
     .await
-}
-
-/// Users' tokens come from the embedded workspace, calls go somewhere else.
-fn leading_to(address: std::net::SocketAddr) -> TestOptions {
-    TestOptions {
-        workspace_at: Some(format!("http://{address}")),
-        ..open()
-    }
 }
 
 #[tokio::test]

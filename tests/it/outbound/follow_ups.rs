@@ -112,7 +112,7 @@ async fn a_statement_keeps_the_resource_it_was_created_on() {
             .await;
         assert_eq!(record["resource"]["id"], WAREHOUSE);
         let unknown = reason(app, "GET", &format!("{STATEMENTS}/guessed"), &alice).await;
-        assert_eq!(unknown.as_deref(), Some("no_route"));
+        assert_eq!(unknown.as_deref(), Some("follow_up_unknown"));
     })
     .await;
 }

@@ -183,7 +183,7 @@ async fn redirects_are_passed_never_followed_and_lead_back_to_the_sidecar() {
 }
 
 #[tokio::test]
-async fn an_index_does_not_tell_where_else_it_could_be_asked() {
+async fn an_index_names_the_sidecar_where_else_it_could_be_asked() {
     with_app(open(), async |app| {
         let session = app.session(&app.alice()).await;
         let target = format!("/api/2.0/vector-search/indexes/{INDEX}");
@@ -197,7 +197,8 @@ async fn an_index_does_not_tell_where_else_it_could_be_asked() {
         let body = answer.json();
         assert_eq!(body["name"], INDEX);
         assert_eq!(body["status"]["ready"], true);
-        assert_eq!(body["status"].get("index_url"), None);
+        let here = format!("http://{}{target}", app.addresses.outbound);
+        assert_eq!(body["status"]["index_url"], here);
         assert!(!answer.text().contains(&app.workspace.url()));
         let length = answer.header("content-length").unwrap();
         assert_eq!(length, answer.body.len().to_string());
