@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::CertificateDer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::words::Presigned;
+use crate::dev::{self, SharedDoor};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::catalog::Catalog;
 use crate::domain::clock::Clock;
@@ -25,22 +27,20 @@ use crate::domain::route::PolicyOrigin;
 use crate::domain::scope::ScopeSet;
 use crate::proxy::admin::{Addresses, Admin};
 use crate::proxy::local_oidc::{LocalClient, LocalOidc};
-use crate::proxy::record::Sinks;
 use crate::proxy::{self, Proxy, Snapshot, inbound};
 use crate::runtime::agent_gate::{AgentGate, ProbePace};
-use crate::runtime::audit_writer::AuditWriter;
 use crate::runtime::follow_up::FollowUps;
-use crate::runtime::listener::{Listener, Stop};
+use crate::runtime::listener::{Listener, Service, Stop};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::Door;
 
-use self::wire::{
-    audit_settings, bind_all, doors, flow_settings, http_client, identity, session_settings,
-};
+use self::secure::{Calls, certificates, forward};
+use self::wire::{bind_all, doors, flow_settings, http_client, identity, session_settings, sinks};
 
 mod drain;
-mod wire;
+mod secure;
+pub mod wire;
 
 /// How often ended sessions are swept out.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -53,6 +53,8 @@ pub struct App {
     addresses: Addresses,
     proxy: Arc<Proxy>,
     admin: Arc<Admin>,
+    calls: Calls,
+    root: Option<CertificateDer<'static>>,
     agent_address: String,
     agent_start_time: Duration,
     drain_time: Duration,
@@ -78,6 +80,26 @@ pub fn compile_policy(config: &Config) -> Result<Policy, Vec<Problem>> {
     }
 }
 
+/// What the policy allows or leaves out and probably does not mean, with the file.
+pub fn warnings(config: &Config, policy: &Policy) -> Vec<Problem> {
+    let upstreams = config.outbound.destinations();
+    let around = lint::Surroundings {
+        upstreams: Some(&upstreams),
+        ceiling: config.users.scopes.as_ref(),
+        declared: { config.bundle.as_ref() }.map(|bundle| &bundle.declared),
+    };
+    let mut found = config.left_out().to_vec();
+    found.extend(lint::lint(policy, around));
+    let name = config
+        .source
+        .as_ref()
+        .map(|path| path.display().to_string());
+    for problem in found.iter_mut().filter(|problem| problem.file.is_none()) {
+        problem.file.clone_from(&name);
+    }
+    found
+}
+
 /// Adds the file's name to problems that were found in it.
 pub fn in_file(mut problems: Vec<Problem>, file: Option<&Path>) -> Vec<Problem> {
     let name = file.map(|path| path.display().to_string());
@@ -99,10 +121,11 @@ impl App {
     ) -> Result<Self, Vec<Problem>> {
         let one = |key: &str, message: String| vec![Problem::new(key, message)];
         let policy = compile_policy(config)?;
-        for warning in config.left_out() {
-            tracing::warn!(%warning, "bundle");
+        for warning in warnings(config, &policy) {
+            tracing::warn!(%warning, "policy");
         }
-        let (outbound, inbound, admin_listener) = bind_all(config).await?;
+        let certificates = certificates(config)?;
+        let (outbound, inbound, admin_listener) = bind_all(config, certificates.listener).await?;
         let addresses = Addresses {
             inbound: inbound.address(),
             outbound: outbound.address(),
@@ -121,11 +144,10 @@ impl App {
             metrics.clone(),
         )
         .map_err(|fault| one("users.session", fault.to_string()))?;
-        let audit =
-            AuditWriter::start(&audit_settings(config), Arc::clone(&clock), metrics.clone())
-                .map_err(|fault| one("audit.file", fault.to_string()))?;
+        let sinks = sinks(config, &clock, metrics)?;
         let agent_address = agent.authority().to_owned();
         let slots = || Semaphore::new(config.limits.requests);
+        let calls = Calls::until(&sinks.cut);
         let proxy = Arc::new(Proxy {
             settings: flow_settings(config, addresses.outbound)?,
             snapshot: ArcSwap::from_pointee(Snapshot::new(policy, config.users.scopes.clone(), 1)),
@@ -133,22 +155,15 @@ impl App {
             verifier,
             credentials,
             follow_ups: FollowUps::default(),
-            sinks: Sinks {
-                audit: Arc::new(audit),
-                metrics,
-                cut: CancellationToken::new(),
-            },
+            sinks,
             doors,
             clock: Arc::clone(&clock),
             workspace_origin: config.workspace.origin.clone(),
             upstreams: config.outbound.destinations(),
             agent,
             gate: AgentGate::new(),
-            local: LocalOidc::new(
-                addresses.outbound,
-                config.workspace.workspace_id.clone(),
-                local_client,
-            ),
+            local: LocalOidc::new(config.workspace.workspace_id.clone(), local_client),
+            forward: forward(config, certificates.stand_ins, &calls),
             tunnels: TaskTracker::new(),
             slots: [slots(), slots()],
         });
@@ -160,6 +175,8 @@ impl App {
             addresses,
             proxy,
             admin,
+            calls,
+            root: certificates.root,
             agent_address,
             agent_start_time: config.limits.agent_start_time,
             drain_time: config.limits.drain_time,
@@ -183,6 +200,11 @@ impl App {
 
     /// Serves. `pace` is that of a child of ours or of somebody else's agent.
     pub fn start(self, pace: ProbePace) -> Running {
+        self.start_behind(None, pace)
+    }
+
+    /// The same behind the front door of a developer's machine, if there is one.
+    pub fn start_behind(self, door: Option<SharedDoor>, pace: ProbePace) -> Running {
         let Self {
             inbound,
             outbound,
@@ -190,6 +212,8 @@ impl App {
             addresses,
             proxy,
             admin,
+            calls,
+            root,
             agent_address,
             agent_start_time,
             drain_time,
@@ -199,13 +223,14 @@ impl App {
             proxy: Arc::clone(&proxy),
             admin: Arc::clone(&admin),
             stop_inbound: CancellationToken::new(),
-            stop_outbound: CancellationToken::new(),
+            stop_outbound: calls.stop.gently,
             stop_admin: CancellationToken::new(),
             cut: proxy.sinks.cut.clone(),
             inbound_tasks: TaskTracker::new(),
-            outbound_tasks: TaskTracker::new(),
+            outbound_tasks: calls.tasks,
             admin_tasks: TaskTracker::new(),
             drain_time,
+            root,
         };
         note_start(&proxy);
         proxy.verifier.keys().warm();
@@ -215,14 +240,14 @@ impl App {
             running.outbound_tasks.clone(),
         ));
         tokio::spawn(inbound.serve(
-            proxy::service(&proxy, Direction::Inbound),
+            dev::behind(door, proxy::service(&proxy, Direction::Inbound)),
             running.stop_of(&running.stop_inbound),
             running.inbound_tasks.clone(),
         ));
-        let answer = move |request: http::Request<hyper::body::Incoming>, _peer| {
+        let answer: Service = Arc::new(move |request, _peer| {
             let admin = Arc::clone(&admin);
-            async move { admin.answer(&request) }
-        };
+            Box::pin(async move { admin.answer(&request) })
+        });
         tokio::spawn(admin_listener.serve(
             answer,
             running.stop_of(&running.stop_admin),
@@ -254,6 +279,7 @@ pub struct Running {
     outbound_tasks: TaskTracker,
     admin_tasks: TaskTracker,
     drain_time: Duration,
+    root: Option<CertificateDer<'static>>,
 }
 
 impl Running {
@@ -267,6 +293,11 @@ impl Running {
     /// Where the listeners are.
     pub fn addresses(&self) -> Addresses {
         self.addresses
+    }
+
+    /// The root of the local CA, where one was made: what the agent has to trust.
+    pub fn root(&self) -> Option<&CertificateDer<'static>> {
+        self.root.as_ref()
     }
 
     /// The shared parts.
@@ -326,9 +357,6 @@ fn note_start(proxy: &Proxy) {
         .sinks
         .audit
         .note(policy_record(Event::PolicyLoaded, snapshot.policy.origin()));
-    for warning in lint::warnings(&snapshot.policy, &proxy.upstreams) {
-        tracing::warn!(%warning, "policy");
-    }
     if let Some(until) = snapshot.policy.observed_until() {
         tracing::warn!(%until, "mode: observe: would-be denials go through as whoever calls until then");
     }

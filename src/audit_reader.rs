@@ -1,20 +1,24 @@
-//! Reading the audit log: `valetkey audit query` and what `tail` and `verify` share with it, without the printing, which is
-//! the command line's.
+//! Reading the audit log: what the commands share, without the printing, which is the command line's.
 //!
 //! Streams every file; a line that cannot be read is reported and passed over. Knows the line (`audit_reader/table.rs`), not
-//! how it came about. `audit_reader/tail.rs` and `audit_reader/prove.rs` are the two other commands.
+//! how it came about. There is one file below for each command, and `audit_reader/chunks.rs` under those that read all of it.
 
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::domain::clock::{SignedDuration, Timestamp};
-use crate::runtime::audit_file::layout::{Lines, is_companion, log_files};
+use crate::runtime::audit_file::layout::{is_companion, log_files};
 use crate::runtime::audit_file::resume::first_seq;
 
+pub mod chunks;
+pub mod export;
 pub mod prove;
+pub mod query;
+mod quick;
+pub mod stats;
 pub mod table;
 pub mod tail;
+mod told;
 
 use table::Entry;
 
@@ -112,44 +116,6 @@ pub fn parse_moment(text: &str, now: Timestamp) -> Result<Timestamp, String> {
         })
 }
 
-/// Shows the records of `files` that pass the filter, in order.
-///
-/// # Errors
-/// When a file cannot be read or `out` not written.
-pub fn query(
-    files: &[PathBuf],
-    filter: &Filter,
-    show: Show,
-    out: &mut dyn io::Write,
-) -> io::Result<Count> {
-    let mut count = Count::default();
-    show_head(show, out)?;
-    for (path, file) in files.iter().zip(open_all(files)?) {
-        let mut lines = Lines::new(BufReader::new(file));
-        let mut number = 0;
-        while let Some((line, ended)) = lines.next_line()? {
-            number += 1;
-            match serde_json::from_slice::<Entry<'_>>(line) {
-                Ok(entry) if filter.passes(&entry) => {
-                    count.matched += 1;
-                    show_entry(line, &entry, show, out)?;
-                }
-                Ok(_) => {}
-                // What is being written right now is not a fault.
-                Err(_) if !ended => {}
-                Err(_) => {
-                    count.unreadable += 1;
-                    count
-                        .first_unreadable
-                        .get_or_insert_with(|| (path.clone(), number));
-                }
-            }
-        }
-    }
-    out.flush()?;
-    Ok(count)
-}
-
 impl Filter {
     /// Whether a record is asked for.
     pub fn passes(&self, entry: &Entry<'_>) -> bool {
@@ -193,33 +159,6 @@ impl Filter {
             self.since.is_none_or(|since| ts >= since) && self.until.is_none_or(|until| ts < until)
         })
     }
-}
-
-fn show_head(show: Show, out: &mut dyn io::Write) -> io::Result<()> {
-    match show {
-        Show::Json => Ok(()),
-        Show::Table { .. } => table::head(out),
-    }
-}
-
-fn show_entry(
-    line: &[u8],
-    entry: &Entry<'_>,
-    show: Show,
-    out: &mut dyn io::Write,
-) -> io::Result<()> {
-    match show {
-        Show::Json => out.write_all(line).and_then(|()| out.write_all(b"\n")),
-        Show::Table { color } => table::row(out, entry, color),
-    }
-}
-
-fn open_all(files: &[PathBuf]) -> io::Result<Vec<File>> {
-    files.iter().map(|path| open(path)).collect()
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    File::open(path).map_err(|cause| about(path, &cause))
 }
 
 /// Names the file in the error; keeps its kind.

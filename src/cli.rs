@@ -2,7 +2,8 @@
 //! reads the environment.
 //!
 //! `cli/serve.rs` runs the sidecar, `cli/policy.rs` answers questions about a configuration, `cli/bundle.rs` derives one,
-//! `cli/audit.rs` reads the log.
+//! `cli/policy_test.rs` tests one, `cli/catalog.rs` lists
+//! what can be called, `cli/audit.rs` reads the log.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,14 +14,21 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::json;
 
 use crate::config::{self, Config, Env, LoadOptions};
+use crate::domain::audit::chain::RECORD_SCHEMA;
 use crate::domain::problem::Problem;
 use crate::supervise::environment::Variables;
 
 mod audit;
 mod bundle;
+mod catalog;
+mod confine;
+mod dev;
+mod doctor;
 mod health;
 mod policy;
+mod policy_test;
 mod serve;
+mod wire;
 
 /// Exit codes (sysexits where they fit).
 pub mod exit {
@@ -50,6 +58,11 @@ enum Command {
     Run {
         #[command(flatten)]
         config: ConfigArgument,
+        #[command(flatten)]
+        confine: confine::ConfineArguments,
+        /// How the agent's calls are led to the sidecar
+        #[arg(long, value_enum, default_value_t = wire::WireWord::Host)]
+        wire: wire::WireWord,
         /// The agent's command, after `--`
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<OsString>,
@@ -59,6 +72,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    Dev(dev::Dev),
     /// Everything on one machine, nothing to configure
     Demo {
         /// End after the tour
@@ -69,6 +83,9 @@ enum Command {
     Check {
         #[command(flatten)]
         config: ConfigArgument,
+        /// Print the catalogue instead: every operation, or those of a family such as sql
+        #[arg(long, value_name = "FAMILY", num_args = 0..=1, default_missing_value = "*")]
+        catalog: Option<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -85,6 +102,14 @@ enum Command {
         #[command(subcommand)]
         command: audit::Audit,
     },
+    /// Test the environment: host, discovery, keys, clock, credential, resources, audit path, ports, confinement
+    Doctor {
+        #[command(flatten)]
+        config: ConfigArgument,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Exit 0 when the local sidecar is ready (container probes)
     Healthcheck {
         #[command(flatten)]
@@ -94,18 +119,26 @@ enum Command {
         json: bool,
     },
     /// Print the JSON Schema of the configuration file
-    Schema,
+    Schema {
+        /// Of a record of the audit log instead
+        #[arg(long)]
+        audit: bool,
+    },
     /// Print a completion script
     Completions {
         /// bash, elvish, fish, powershell or zsh
         shell: clap_complete::Shell,
     },
+    /// What `run --confine` starts the agent by
+    #[command(hide = true)]
+    ConfinedExec(confine::ConfinedExec),
 }
 
 /// The commands of `policy`.
 #[derive(Subcommand)]
 enum Policy {
     FromBundle(bundle::FromBundle),
+    Test(policy_test::PolicyTest),
 }
 
 /// Where the configuration is.
@@ -126,7 +159,11 @@ impl ConfigArgument {
 
     /// Loads the configuration, or prints every mistake.
     fn load(&self, env: &Env) -> Result<Config, u8> {
-        Config::load(&self.options(), env).map_err(|problems| report(&problems))
+        self.try_load(env).map_err(|problems| report(&problems))
+    }
+
+    fn try_load(&self, env: &Env) -> Result<Config, Vec<Problem>> {
+        Config::load(&self.options(), env)
     }
 }
 
@@ -166,22 +203,37 @@ pub fn main(
         env: Env::from(text),
     };
     match arguments.command {
-        Command::Run { config, command } => serve::run(&config, &command, &world),
+        Command::Run {
+            config,
+            confine,
+            wire,
+            command,
+        } => serve::run(&config, &confine, wire, &command, &world),
         Command::Serve { config } => serve::serve(&config, &world),
+        Command::Dev(arguments) => dev::dev(&arguments, &world),
         Command::Demo { once } => serve::demo(once),
-        Command::Check { config, json } => policy::check(&config, json, &world.env),
+        Command::Check {
+            catalog: Some(family),
+            json,
+            ..
+        } => catalog::list(&family, json),
+        Command::Check { config, json, .. } => policy::check(&config, json, &world.env),
         Command::Explain(question) => policy::explain(&question, &world.env),
         Command::Policy { command } => match command {
             Policy::FromBundle(arguments) => bundle::from_bundle(&arguments, &world.env),
+            Policy::Test(arguments) => policy_test::test(&arguments, &world.env),
         },
         Command::Audit { command } => audit::read(command, &world.env),
+        Command::Doctor { config, json } => doctor::examine(&config, json, &world.env),
         Command::Healthcheck { config, json } => health::check(&config, json, &world.env),
-        Command::Schema => print(&format!("{:#}\n", config::schema::schema())),
+        Command::Schema { audit: true } => print(RECORD_SCHEMA),
+        Command::Schema { audit: false } => print(&format!("{:#}\n", config::schema::schema())),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "valetkey", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+        Command::ConfinedExec(arguments) => confine::exec(&arguments),
     }
 }
 
@@ -212,6 +264,10 @@ fn problem_json(problem: &Problem) -> serde_json::Value {
 
 /// Prints every mistake, one a line.
 fn report(problems: &[Problem]) -> u8 {
+    report_in("the configuration", problems)
+}
+
+fn report_in(place: &str, problems: &[Problem]) -> u8 {
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
     let count = if lines.len() == 1 {
         "1 problem".to_owned()
@@ -219,7 +275,7 @@ fn report(problems: &[Problem]) -> u8 {
         format!("{} problems", lines.len())
     };
     complain(
-        &format!("{count} in the configuration\n{}", lines.join("\n")),
+        &format!("{count} in {place}\n{}", lines.join("\n")),
         exit::CONFIG,
     )
 }

@@ -1,8 +1,7 @@
 //! The configuration: file and environment in, checked values out, or every mistake at once (PRODUCT 2 to 4).
 //!
-//! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of
-//! `raw.rs`) → `sections.rs`, `routes.rs`, `upstreams.rs`, `limits.rs` (shapes to the values below). The environment is passed in, never
-//! read. Nothing here is ever written back: there is only [`Config::summary`]. Read `raw.rs` next.
+//! The steps are files: `yaml.rs` (text to tree) → `substitute.rs` (variables) → `read.rs` (tree to the shapes of `raw.rs`)
+//! → `sections.rs` and those beside it (values). The environment is passed in; nothing comes out but [`Config::summary`].
 //!
 //! Lives: listeners, files and limits are read once (a change needs a restart); `routes` and `users.scopes` are the
 //! policy and may be swapped while running; secrets are read when the configuration is.
@@ -23,12 +22,16 @@ use crate::domain::problem::Problem;
 use crate::domain::route::{PolicyOrigin, RouteSource};
 use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, Secret};
+use crate::domain::tunnel::AllowedHosts;
 
+pub mod alone;
 pub mod bundle;
 pub mod check;
+pub mod confine;
 pub mod file;
 pub mod inbound;
 pub mod limits;
+pub mod outbound;
 pub mod policy;
 pub mod raw;
 pub mod read;
@@ -46,50 +49,83 @@ pub mod words;
 pub mod yaml;
 
 use bundle::Loaded;
+use confine::Confine;
 use limits::Limits;
 use upstreams::Upstream;
 use words::{
-    Algorithm, AppScopes, AuditSync, Exchange, LogFormat, OnFailure, Presigned, SessionFormat,
-    UserMode,
+    Algorithm, AppScopes, AuditFormat, AuditSync, Exchange, LogFormat, OnFailure, Presigned,
+    SessionFormat, UserMode,
 };
+use yaml::Node;
 
 /// The environment as it was when the program started. `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Env(BTreeMap<String, String>);
+pub struct Env {
+    variables: BTreeMap<String, String>,
+    development: Development,
+}
+
+/// How `valetkey dev` changes what a configuration means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Development {
+    /// Not at all: this is not `dev`.
+    #[default]
+    Off,
+    /// Inbound listens on loopback only.
+    Real,
+    /// … and the embedded workspace takes the place of what `workspace`, `app` and `users.audience` say.
+    Embedded,
+}
 
 impl Env {
     /// What a variable holds.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+        self.variables.get(name).map(String::as_str)
     }
 
     /// The names of all variables, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.variables.keys().map(String::as_str)
     }
 
     /// All variables.
     pub fn variables(&self) -> &BTreeMap<String, String> {
-        &self.0
+        &self.variables
+    }
+
+    /// How `dev` changes what a configuration means.
+    pub fn development(&self) -> Development {
+        self.development
+    }
+
+    /// The same for `dev`, with more variables.
+    #[must_use]
+    pub fn developing(mut self, development: Development, more: BTreeMap<String, String>) -> Self {
+        self.development = development;
+        self.variables.extend(more);
+        self
     }
 }
 
 impl From<BTreeMap<String, String>> for Env {
     fn from(variables: BTreeMap<String, String>) -> Self {
-        Self(variables)
+        Self {
+            variables,
+            development: Development::Off,
+        }
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Env {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
         let owned = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
-        Self(owned.collect())
+        Self::from(owned.collect::<BTreeMap<_, _>>())
     }
 }
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -138,6 +174,8 @@ pub struct Config {
     pub observe_until: Option<Timestamp>,
     /// The audit log.
     pub audit: Audit,
+    /// How the child of `run` is kept from walking around the sidecar.
+    pub confine: Confine,
     /// Metrics, health, status.
     pub admin: Admin,
     /// The program's own log.
@@ -215,6 +253,8 @@ pub struct Session {
     pub ttl: Duration,
     /// Life after the request that opened it.
     pub linger: Duration,
+    /// How long ahead of a token's end the agent is warned.
+    pub expiry_warning: Duration,
     /// What the stand-in looks like.
     pub format: SessionFormat,
     /// Most sessions at a time.
@@ -239,6 +279,14 @@ pub struct Outbound {
     pub listen: SocketAddr,
     /// The pair of an agent that `serve` did not start.
     pub local_client: Option<LocalClient>,
+    /// Whether https is served on the same port.
+    pub tls: bool,
+    /// Whether CONNECT is served.
+    pub forward: bool,
+    /// Hosts that CONNECT may lead to without a look inside.
+    pub allow_hosts: AllowedHosts,
+    /// Where the local CA and the public roots are written, for an agent that `run` did not start.
+    pub trust_file: Option<PathBuf>,
     /// Whether calls that hand out storage addresses pass.
     pub presigned: Presigned,
     /// Further hosts.
@@ -267,6 +315,14 @@ pub struct Audit {
     pub rotate_bytes: u64,
     /// How many old files are kept.
     pub rotate_keep: usize,
+    /// The form in which records go to the standard output too, if they do.
+    pub stdout: Option<AuditFormat>,
+    /// Records between two checkpoints.
+    pub checkpoint_records: usize,
+    /// The longest wait for a checkpoint.
+    pub checkpoint_interval: Duration,
+    /// The key that signs them; `None` makes one at each start.
+    pub key_file: Option<PathBuf>,
 }
 
 /// `admin`.
@@ -309,20 +365,30 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, source: Option<&Path>, env: &Env) -> Result<Self, Vec<Problem>> {
+        let tree = yaml::parse(text).map_err(|problem| file::in_order(vec![problem], source))?;
+        let config = Self::of_tree(tree, source, (env, env))?;
+        let bundle = config.bundle.as_ref().map(|bundle| bundle.digest);
+        Ok(Self {
+            digest: file::content(text.as_bytes(), bundle),
+            ..config
+        })
+    }
+
+    /// Checks a tree: its variables come from the first environment, what stands in for absent keys from the second.
+    fn of_tree(
+        mut tree: Node,
+        source: Option<&Path>,
+        (variables, env): (&Env, &Env),
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let parsed = yaml::parse(text).map_err(|problem| vec![problem]);
-        let result = parsed.and_then(|mut tree| {
-            substitute::substitute(&mut tree, env, &mut problems);
-            let raw = read::read(&tree, &mut problems);
-            let folder = source
-                .and_then(Path::parent)
-                .unwrap_or_else(|| Path::new(""));
-            sections::check(raw, (env, folder), problems)
-        });
-        result
+        substitute::substitute(&mut tree, variables, &mut problems);
+        let raw = read::read(&tree, &mut problems);
+        let folder = source
+            .and_then(Path::parent)
+            .unwrap_or_else(|| Path::new(""));
+        sections::check(raw, (env, folder), problems)
             .map(|config| Self {
                 source: source.map(Path::to_path_buf),
-                digest: file::content(text.as_bytes(), config.bundle.as_ref().map(|b| b.digest)),
                 ..config
             })
             .map_err(|problems| file::in_order(problems, source))

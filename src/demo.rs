@@ -29,8 +29,8 @@ mod tour;
 
 /// How long the user tokens of the demo are good.
 const TOKEN_LIFE: Duration = Duration::from_secs(8 * 3600);
-/// What the front door's tokens carry in the demo.
-const TOKEN_SCOPES: &str =
+/// What the front door's tokens carry in the demo, and in `dev` where no ceiling says otherwise.
+pub const TOKEN_SCOPES: &str =
     "sql genie files model-serving vector-search iam.current-user:read iam.access-control:read";
 /// Inbound, outbound and admin of a demo that stays, so that the printed lines can be typed again.
 const USUAL_PORTS: [u16; 3] = [8000, 9400, 9401];

@@ -6,8 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use crate::domain::ask::{
-    self, Bound, Call, CallerView, FollowUpView, Owner, Partition, Request, ResourceId, Touch,
-    touch,
+    self, Bound, Call, CallerView, FollowUpView, Owner, Partition, Request, ResourceId, touch,
 };
 use crate::domain::catalog::Operation;
 use crate::domain::clock::Timestamp;
@@ -15,12 +14,14 @@ use crate::domain::destination::{Destination, DestinationFault, Upstreams};
 use crate::domain::identity::UserId;
 use crate::domain::path::CanonicalPath;
 use crate::domain::policy::denial::DenyReason;
-use crate::domain::policy::nearest::{Nearest, nearest};
-use crate::domain::policy::{Policy, Route, decide};
+use crate::domain::policy::nearest::{deciding, in_question, nearest};
+use crate::domain::policy::{Policy, decide};
 use crate::domain::scope::ScopeSet;
 use crate::domain::strict_json;
 use crate::proxy::body::BODY_DEPTH_MAX;
 use crate::proxy::local_oidc::LocalOidc;
+
+mod words;
 
 /// Who would call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,17 @@ pub enum As {
     App,
     /// A user whose session holds these scopes.
     User(ScopeSet),
+}
+
+impl As {
+    /// A user whose token holds these scopes (all, where none are given), under the ceiling.
+    pub fn user<'a>(
+        given: Option<impl IntoIterator<Item = &'a str>>,
+        ceiling: Option<&ScopeSet>,
+    ) -> Self {
+        let token = given.map_or_else(|| ScopeSet::parse(["all-apis"]), ScopeSet::parse);
+        Self::User(ceiling.map_or_else(|| token.clone(), |ceiling| token.meet(ceiling)))
+    }
 }
 
 /// The call to explain.
@@ -65,16 +77,22 @@ pub struct Answer {
     pub identity: &'static str,
     /// The route that decides.
     pub route: Option<String>,
+    /// All routes that the things which the call touches fall to.
+    pub routes: Vec<String>,
     /// Where it stands and what it matches.
     pub route_text: Option<String>,
     /// The operation of the catalogue.
     pub operation: Option<String>,
+    /// What it does: `read`, `write` or `admin`.
+    pub effect: Option<&'static str>,
     /// What it touches: `type/id`, its second name, the MCP tool.
     pub resources: Vec<String>,
     /// The reason of a refusal that an observed policy does not make.
     pub would_deny: Option<&'static str>,
     /// The route that comes nearest without matching, and what would have to change.
     pub nearest: Option<String>,
+    /// Where no route matches: one that would, as narrow as it can be.
+    pub suggestion: Option<String>,
     /// The scope that the call needs.
     pub scope: Option<String>,
     /// The stable reason of a refusal.
@@ -258,7 +276,7 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
                 |reason| {
                     format!(
                         "runs as the {identity}, because the policy is merely observed; enforced it would be refused: {}",
-                        remedy(reason)
+                        words::remedy(reason)
                     )
                 },
             );
@@ -273,37 +291,23 @@ fn judged(policy: &Policy, call: &Call<'_>) -> Answer {
         }
         Err(denial) => Answer {
             scope: denial.scope.as_ref().map(ToString::to_string),
-            ..Answer::refused(denial.reason.code(), remedy(denial.reason).into())
+            suggestion: in_question(policy, call)
+                .and_then(|touch| words::suggestion(call, touch, denial.reason)),
+            ..Answer::refused(denial.reason.code(), words::denied(call, denial))
         },
     };
     Answer {
         route: route.map(|route| route.name.to_string()),
-        route_text: route.map(place),
+        routes: { deciding(policy, call).into_iter() }
+            .map(|name| name.to_string())
+            .collect(),
+        route_text: route.map(words::place),
         operation: call.operation.map(|(_, o)| o.id.to_string()),
-        resources: call.touches.iter().map(touched).collect(),
-        nearest: nearest(policy, call, route).as_ref().map(loser),
+        effect: call.operation.map(|(_, o)| o.effect.as_str()),
+        resources: call.touches.iter().map(words::touched).collect(),
+        nearest: nearest(policy, call, route).as_ref().map(words::loser),
         ..answer
     }
-}
-
-/// A touched thing with both its names, and the tool that is called.
-fn touched(touch: &Touch<'_>) -> String {
-    let names: Vec<String> = { touch.names() }
-        .map(|r| format!("{}/{}", r.kind, r.id))
-        .collect();
-    let said = touch.message.and_then(|m| m.tool.or(m.method));
-    let said = said.map_or_else(String::new, |said| format!(" ({said})"));
-    format!("{}{said}", names.join(" = "))
-}
-
-fn loser(nearest: &Nearest) -> String {
-    let Nearest { route, .. } = nearest;
-    let what = nearest.differences();
-    format!(
-        "{} ({}); it would match but for {what}",
-        route.name,
-        place(route)
-    )
 }
 
 impl Answer {
@@ -312,10 +316,13 @@ impl Answer {
             allowed: false,
             identity: "none",
             route: None,
+            routes: Vec::new(),
             route_text: None,
             operation: None,
+            effect: None,
             resources: Vec::new(),
             nearest: None,
+            suggestion: None,
             would_deny: None,
             scope: None,
             reason: Some(reason),
@@ -329,54 +336,17 @@ impl Answer {
             "allowed": self.allowed,
             "identity": self.identity,
             "route": self.route,
+            "routes": self.routes,
             "route_text": self.route_text,
             "operation": self.operation,
+            "effect": self.effect,
             "resources": self.resources,
             "nearest": self.nearest,
+            "suggestion": self.suggestion,
             "would_deny": self.would_deny,
             "scope": self.scope,
             "reason": self.reason,
             "text": self.text,
         })
-    }
-}
-
-fn place(route: &Route) -> String {
-    let line = if route.line == 0 {
-        "built in".to_owned()
-    } else {
-        format!("line {}", route.line)
-    };
-    format!("{line}: {} as {}", route.describe(), route.run_as.as_str())
-}
-
-/// What would have to change.
-fn remedy(reason: DenyReason) -> &'static str {
-    match reason {
-        DenyReason::NoRoute => "no route matches; add one that names the operation or the resource",
-        DenyReason::RouteDenies => {
-            "the route says `as: deny`; put a route that allows the call before it"
-        }
-        DenyReason::UserRequired => {
-            "the route runs as the user and the app's token was presented; pass the request's x-forwarded-access-token, or route it `as: app`"
-        }
-        DenyReason::ScopeMissing => {
-            "the session does not hold the scope: declare it for the app (user_api_scopes), let the user consent, and check users.scopes; APIs without a user scope need `as: app`"
-        }
-        DenyReason::ScopeUnknown => {
-            "the catalogue does not know the path; add `scope:` to the route"
-        }
-        DenyReason::ResourcesDisagree => "all resources of one call must run as the same identity",
-        DenyReason::PartitionForeign => {
-            "the call names a partition that is not the verified user's; take its name from the user's own token"
-        }
-        DenyReason::FollowUpForeign => "the id was created by somebody else's call",
-        DenyReason::FollowUpUnknown => {
-            "the id was not created through this sidecar, so what it stands for is not known; a route that names the operation `as: user` lets the workspace decide"
-        }
-        DenyReason::Presigned => {
-            "the call hands out storage URLs that bypass the sidecar; set outbound.presigned: allow if that is meant"
-        }
-        DenyReason::PathEscape => "the path holds escapes that no operation admits",
     }
 }

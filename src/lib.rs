@@ -16,7 +16,8 @@
 //! 1. [`domain`]: words and decisions. Pure: no await, no clock, no I/O.
 //! 2. [`runtime`]: what remembers or talks: caches, sessions, clients, writers.
 //! 3. [`proxy`]: the two flows, their bodies, errors and records.
-//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`].
+//! 4. the process: [`cli`], [`config`], [`app`], [`reload`], [`supervise`], [`demo`], [`embedded`], [`audit_reader`], [`explain`],
+//!    [`doctor`], [`dev`].
 //!
 //! # The chain of proof
 //!
@@ -41,7 +42,9 @@
 //! 6. Nothing that holds a secret can be serialized; configuration has a redacted summary.
 //! 7. Every map, queue, body, header block, cache and wait has a limit with a name and a unit ([`config::limits`]).
 //! 8. There is one implementation of matching: `check`, `explain` and the live path call [`domain::policy::decide`].
-//! 9. Outbound never upgrades a connection, follows a redirect or honours a proxy variable; inbound upgrades only to WebSocket.
+//! 9. The way to a far side never upgrades, follows a redirect or honours a proxy variable; inbound upgrades only to WebSocket.
+//!    Outbound takes CONNECT only with `outbound.forward`: a tunnel to a host that credentials go to ends here and its calls are
+//!    decided; any other one carries no credential of ours, goes where the list says, and only to an address that was checked.
 //! 10. No audit log, no start. A policy with a mistake, no start. An unknown operation, a denial.
 //!
 //! # Decisions
@@ -50,6 +53,10 @@
 //! - The first matching route decides; the index must give the answer of the ordered list: [`domain::policy`].
 //! - Operations of admin effect are reached only by their full name or by a raw path: [`domain::policy`].
 //! - A destination comes from the path, rides in the grant and in the credential, and chooses the door: [`domain::destination`].
+//! - What the sidecar is called depends on the way a call came by, never on a `Host` header: [`proxy::way`].
+//! - The key of the local CA is gone before anything is served: [`runtime::local_ca`].
+//! - The tunnel that ends here has no record of its own, the calls inside have theirs; one that does not has one for all of
+//!   it: [`proxy::connect`].
 //! - A statement belongs to whoever created it: [`runtime::follow_up`].
 //! - Inbound requests make session records, not one record each; outbound calls make an intent and an outcome:
 //!   [`proxy::record`].
@@ -57,10 +64,14 @@
 //! - The workspace's own refusals pass as they are, with a header that says which plane is missing: [`domain::missing`]; nothing of
 //!   their text is repeated: [`domain::platform_refusal`].
 //! - A second reader of the framing rides along each connection, for what hyper mends in silence: [`runtime::framing_guard`].
+//! - A WebSocket ends with its session, by a close frame at the end of a frame: [`proxy::tunnel`].
+//! - A confined child restricts itself and then becomes the agent; Landlock alone is walked past, so a filter goes with it:
+//!   [`supervise::confine`].
 //! - Content is polled at a reload, since mounted configuration is swapped by links: [`reload`].
 
 /// Floor 1: words and decisions. Pure: no await, no clock, no I/O.
 pub mod domain {
+    pub mod address; //        what kind of place an IP address is
     pub mod alias; //          two vocabularies of scopes
     pub mod ask; //            a request → operation, resources, follow-up id
     pub mod audit; //          one record, its chain, its proof
@@ -85,6 +96,7 @@ pub mod domain {
     pub mod strict_json; //    JSON with one reading
     pub mod template; //       path templates and their trie
     pub mod token; //          user tokens, verified
+    pub mod tunnel; //         CONNECT: what it names, and what is allowed
 }
 
 /// Floor 2: what remembers or talks.
@@ -92,7 +104,9 @@ pub mod runtime {
     pub mod access_token; //   a real token, ready to be attached
     pub mod agent_gate; //     whether the agent accepts connections
     pub mod app_tokens; //     the app's tokens, per scope set
+    pub mod audit_copy; //     the same on standard output
     pub mod audit_file; //     the log on disk: lock, rotate, resume
+    pub mod audit_key; //      what signs the log
     pub mod audit_writer; //   one thread that owns the chain
     pub mod credential; //     grant + caller → credential
     pub mod discovery; //      where the issuer, its keys and its token endpoint are
@@ -103,7 +117,9 @@ pub mod runtime {
     pub mod http_client; //    the one door to the network
     pub mod key_store; //      the issuer's keys, kept fresh
     pub mod keyed_flight; //   single flight per key, bounded
+    pub mod lingering; //      bodies that nobody wants
     pub mod listener; //       bind, accept, serve, drain
+    pub mod local_ca; //       certificates of our own, made at start
     pub mod metrics; //        Prometheus, typed
     pub mod seen_scopes; //    what tokens of a client have carried
     pub mod session; //        local stand-ins for users and the app
@@ -115,6 +131,8 @@ pub mod runtime {
     pub mod token_endpoint; // RFC 6749 section 4.4 and RFC 8693 on the wire
     #[cfg(test)]
     pub mod token_script; //   a scripted token endpoint
+    pub mod trust_bundle; //   roots for the agent
+    pub mod tunnel; //         tunnels nobody looks into
     pub mod upstream; //       the typed doors
     pub mod verifier; //       verify once, remember by digest
 }
@@ -122,11 +140,14 @@ pub mod runtime {
 pub mod proxy; //        floor 3: the two flows
 
 pub mod app; //          floor 4: bind, wire, run, drain
-pub mod audit_reader; // tail, query, verify
+pub mod audit_reader; // tail, query, stats, export, verify
 pub mod cli; //          the commands; the only place that prints
 pub mod config; //       the configuration file, every mistake at once
 pub mod demo; //         the tour
+pub mod dev; //          plays the front door on a developer's machine
+pub mod doctor; //       proves the environment, with a remedy for each fault
 pub mod explain; //      why a call would be allowed or refused
+pub mod policy_test; //  table tests of a policy
 pub mod policy_text; //  routes as YAML
 pub mod reload; //       a new policy without a restart
 pub mod supervise; //    the agent as a child

@@ -91,7 +91,7 @@ fn list<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// Plain where that can only be this text, else in quotes; `${` stays what it is.
-fn scalar(text: &str) -> String {
+pub fn scalar(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
     let starts = text
         .bytes()

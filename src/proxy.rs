@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanic;
 use tower_http::sensitive_headers::SetSensitiveRequestHeaders;
 use uuid::Uuid;
 
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, SignedDuration};
 use crate::domain::destination::Upstreams;
 use crate::domain::headers::{self, IdentityHeaders};
 use crate::domain::identity::Origin;
@@ -30,19 +30,23 @@ use crate::runtime::agent_gate::AgentGate;
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::follow_up::FollowUps;
 use crate::runtime::http_client::Body;
-use crate::runtime::listener::Peer;
+use crate::runtime::lingering::linger;
+use crate::runtime::listener::{Answer, Peer, Service};
 use crate::runtime::metrics::{Direction, Metrics};
 use crate::runtime::session::SessionTable;
 use crate::runtime::upstream::{Door, Doors};
 use crate::runtime::verifier::Verifier;
 
+use self::connect::Forward;
 use self::error::ProxyError;
 use self::local_oidc::LocalOidc;
 use self::record::{RequestRecord, Sinks};
+use self::way::{StandIn, Way};
 
 pub mod admin;
 pub mod answered;
 pub mod body;
+pub mod connect;
 pub mod error;
 pub mod inbound;
 pub mod local_oidc;
@@ -53,6 +57,8 @@ pub mod refusal;
 pub mod sending;
 pub mod tap;
 pub mod target;
+pub mod tunnel;
+pub mod way;
 
 /// Whether a request needs a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +118,8 @@ pub struct FlowSettings {
     pub identity_headers: IdentityHeaders,
     /// The workspace id, for query parameters that choose one.
     pub workspace_id: Option<String>,
+    /// `users.session.expiry_warning`.
+    pub expiry_warning: SignedDuration,
     /// `limits.inspected_body_bytes`.
     pub inspected_body_bytes_max: usize,
     /// `limits.request_target_bytes`.
@@ -150,30 +158,45 @@ pub struct Proxy {
     pub gate: AgentGate,
     /// The answers that the sidecar gives itself.
     pub local: LocalOidc,
-    /// Upgraded connections, which the listeners do not track.
+    /// `outbound.forward`.
+    pub forward: Option<Arc<Forward>>,
+    /// Upgraded connections of inbound, which the listeners do not track.
     pub tunnels: TaskTracker,
     /// Free places for requests: inbound, outbound.
     pub slots: [Semaphore; 2],
 }
 
 /// The flow of one direction as a function of the listener.
-pub fn service(
-    proxy: &Arc<Proxy>,
-    direction: Direction,
-) -> impl Fn(Request<Incoming>, Peer) -> ServiceFuture + Clone + Send + Sync + 'static {
+pub fn service(proxy: &Arc<Proxy>, direction: Direction) -> Service {
     let proxy = Arc::clone(proxy);
-    move |request, peer| {
-        let call = Uuid::now_v7();
-        let metrics = proxy.sinks.metrics.clone();
-        let proxy = Arc::clone(&proxy);
-        envelope(request, call, metrics, move |request| {
-            let proxy = Arc::clone(&proxy);
-            async move {
-                let record = RequestRecord::open(proxy.sinks.clone(), direction, call);
-                serve(&proxy, request, peer, record).await
-            }
-        })
-    }
+    Arc::new(move |request, peer| one(&proxy, request, peer, direction, Way::direct(peer)))
+}
+
+/// The outbound flow inside a tunnel.
+pub fn inside(proxy: Arc<Proxy>, there: Arc<StandIn>) -> Service {
+    Arc::new(move |request, peer| {
+        let way = Way::Inside(Arc::clone(&there));
+        one(&proxy, request, peer, Direction::Outbound, way)
+    })
+}
+
+fn one(
+    proxy: &Arc<Proxy>,
+    request: Request<Incoming>,
+    peer: Peer,
+    direction: Direction,
+    way: Way,
+) -> Answer {
+    let call = Uuid::now_v7();
+    let metrics = proxy.sinks.metrics.clone();
+    let proxy = Arc::clone(proxy);
+    envelope(request, call, metrics, move |request| {
+        let (proxy, way) = (Arc::clone(&proxy), way.clone());
+        async move {
+            let record = RequestRecord::open(proxy.sinks.clone(), direction, call);
+            serve(&proxy, request, (peer, way), record).await
+        }
+    })
 }
 
 /// Marks what must not be printed, and makes a panic of the flow an answer that still names the call.
@@ -182,7 +205,7 @@ fn envelope<B, F>(
     call: Uuid,
     metrics: Metrics,
     mut flow: impl FnMut(Request<B>) -> F + Send + 'static,
-) -> ServiceFuture
+) -> Answer
 where
     B: Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
@@ -197,18 +220,20 @@ where
     }))
 }
 
-/// What a listener awaits.
-pub type ServiceFuture = std::pin::Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
-
 /// One request, from its head to the head of its answer. The record closes with the body.
 async fn serve(
     proxy: &Arc<Proxy>,
     request: Request<Incoming>,
-    peer: Peer,
+    (peer, way): (Peer, Way),
     mut record: RequestRecord,
 ) -> Response<Body> {
     let direction = record.direction();
-    record.asks(request.method(), request.uri().path(), request.headers());
+    let (method, uri) = (request.method(), request.uri());
+    let place = uri.authority().filter(|_| connect::asks(method));
+    let place = place.and_then(|place| place.as_str().rsplit('@').next());
+    let asked = place.unwrap_or_else(|| uri.path());
+    record.asks(method, asked, request.headers());
+    let request = linger(request);
     let id = Arc::clone(record.request_id());
     let [inbound_slots, outbound_slots] = &proxy.slots;
     let slots = if direction == Direction::Inbound {
@@ -219,10 +244,14 @@ async fn serve(
     let mut response = match slots.try_acquire() {
         Err(_) => record.refused(&ProxyError::Overloaded, None),
         Ok(slot) => {
-            let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             let response = match direction {
                 Direction::Inbound => inbound::answer(proxy, request, peer, record).await,
-                Direction::Outbound => outbound::answer(proxy, request, record).await,
+                Direction::Outbound => match (&proxy.forward, &way) {
+                    (Some(forward), Way::Direct { .. }) if connect::asks(request.method()) => {
+                        connect::answer(proxy, forward, request, peer, record).await
+                    }
+                    (_, _) => outbound::answer(proxy, request, &way, record).await,
+                },
             };
             // The place is taken until the head of the answer: streams are bounded by the connections.
             drop(slot);

@@ -10,11 +10,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{compile_policy, policy_record};
+use crate::app::{compile_policy, policy_record, warnings};
 use crate::config::bundle::{Loaded, Watched, section};
 use crate::config::{Config, Env, LoadOptions, Users, file};
 use crate::domain::audit::{Event, Text};
-use crate::domain::lint;
 use crate::domain::problem::Problem;
 use crate::domain::route::PolicyOrigin;
 use crate::domain::secret::Digest;
@@ -135,8 +134,7 @@ impl Reloader {
         } = &*self.proxy;
         match loaded {
             Ok((config, policy)) => {
-                let linted = lint::warnings(&policy, &config.outbound.destinations());
-                for warning in config.left_out().iter().chain(&linted) {
+                for warning in warnings(&config, &policy) {
                     tracing::warn!(%warning, "policy");
                 }
                 let origin = policy.origin();
@@ -221,6 +219,7 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         app,
         outbound,
         audit,
+        confine,
         admin,
         log,
         limits,
@@ -238,12 +237,20 @@ fn fixed(config: &Config) -> Vec<(&'static str, String)> {
         ("app", format!("{app:?} {app_secret:?}")),
         (
             "outbound",
+            // All but `presigned`, which is the policy's.
             format!(
-                "{:?} {:?} {:?}",
-                outbound.listen, outbound.local_client, outbound.upstreams
+                "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                outbound.tls,
+                outbound.forward,
+                outbound.allow_hosts,
+                outbound.trust_file,
+                outbound.listen,
+                outbound.local_client,
+                outbound.upstreams
             ),
         ),
         ("audit", format!("{audit:?}")),
+        ("confine", format!("{confine:?}")),
         ("admin", format!("{admin:?}")),
         ("log", format!("{log:?}")),
         ("limits", format!("{limits:?}")),
@@ -305,6 +312,8 @@ mod tests {
                 "outbound: {upstreams: [{name: a, url: 'https://a.example'}]}",
                 &["outbound"],
             ),
+            ("outbound: {allow_hosts: [pypi.org]}", &["outbound"]),
+            ("outbound: {tls: on}", &["outbound"]),
             ("inbound: {public: [/assets/**]}", &["inbound"]),
             ("users: {session: {ttl: 5m}}", &["users"]),
             (

@@ -8,10 +8,13 @@
 //! to call outbound; until then the agent's last calls need it), drained, the rest of the group killed.
 //! Under systemd use `KillMode=mixed`, or the agent gets SIGTERM twice.
 
+pub mod confine;
+pub mod confinement;
 pub mod environment;
 mod leaks;
 pub mod orphans;
 pub mod process;
+pub mod trust;
 
 use std::convert::Infallible;
 use std::future::Future;

@@ -7,6 +7,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
+use tokio_util::sync::CancellationToken;
+
 use crate::config::words::{self, Exchange};
 use crate::config::{Config, limits::Limits};
 use crate::domain::clock::{Clock, SignedDuration};
@@ -14,9 +17,15 @@ use crate::domain::headers::IdentityHeaders;
 use crate::domain::identity::Origin;
 use crate::domain::problem::Problem;
 use crate::domain::template::PathTemplate;
+use crate::proxy::record::Sinks;
+use crate::proxy::way;
 use crate::proxy::{FlowSettings, UserMode};
 use crate::runtime::app_tokens::{AppScopes, AppTokens};
-use crate::runtime::audit_writer::{AuditSettings, AuditSync, OnFailure};
+use crate::runtime::audit_copy::CopyFormat;
+use crate::runtime::audit_key;
+use crate::runtime::audit_writer::{
+    AuditSettings, AuditSync, AuditWriter, CheckpointSettings, OnFailure,
+};
 use crate::runtime::credential::CredentialSource;
 use crate::runtime::discovery::{Discoverer, Pins};
 use crate::runtime::exchanged_tokens::ExchangedTokens;
@@ -37,6 +46,7 @@ use super::in_file;
 /// Binds all three, or says of each why not.
 pub(super) async fn bind_all(
     config: &Config,
+    tls: Option<Arc<ServerConfig>>,
 ) -> Result<(Listener, Listener, Listener), Vec<Problem>> {
     let limits = listener_limits(&config.limits);
     let bind = async |key: &str, address: SocketAddr| {
@@ -49,7 +59,7 @@ pub(super) async fn bind_all(
     let inbound = bind("inbound.listen", config.inbound.listen).await;
     let admin = bind("admin.listen", config.admin.listen).await;
     match (outbound, inbound, admin) {
-        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound, inbound, admin)),
+        (Ok(outbound), Ok(inbound), Ok(admin)) => Ok((outbound.with_tls(tls), inbound, admin)),
         (outbound, inbound, admin) => Err([outbound.err(), inbound.err(), admin.err()]
             .into_iter()
             .flatten()
@@ -57,7 +67,7 @@ pub(super) async fn bind_all(
     }
 }
 
-fn listener_limits(limits: &Limits) -> ListenerLimits {
+pub(super) fn listener_limits(limits: &Limits) -> ListenerLimits {
     ListenerLimits {
         connections_max: limits.connections,
         first_head_time: limits.request_head_time,
@@ -114,15 +124,7 @@ pub(super) fn identity(
     clock: &Arc<dyn Clock>,
     metrics: &Metrics,
 ) -> Result<(Verifier, CredentialSource), Vec<Problem>> {
-    let workspace = &config.workspace;
-    let pins = Pins {
-        issuer: workspace.issuer.clone(),
-        jwks_uri: workspace.jwks_uri.clone(),
-        token_endpoint: workspace.token_endpoint.clone(),
-    };
-    let discoverer = Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
-        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])?;
-    let discoverer = Arc::new(discoverer);
+    let discoverer = discoverer(config, http)?;
     let keys = KeyStore::new(
         KeyStoreSettings::default(),
         Arc::clone(&discoverer),
@@ -140,6 +142,36 @@ pub(super) fn identity(
     settings.types.clone_from(&config.users.token_types);
     settings.leeway = SignedDuration::try_from(config.users.leeway).unwrap_or(settings.leeway);
     let verifier = Verifier::new(settings, keys, Arc::clone(clock), metrics.clone());
+    let (endpoint, app) = app_tokens(config, discoverer, http, clock, metrics);
+    let exchange = (config.users.exchange == Exchange::Rfc8693)
+        .then(|| ExchangedTokens::new(endpoint, Arc::clone(clock)));
+    Ok((verifier, CredentialSource::new(app, exchange)))
+}
+
+/// Finds the issuer, its keys and its token endpoint; nothing is asked yet.
+pub fn discoverer(
+    config: &Config,
+    http: &Arc<dyn HttpSend>,
+) -> Result<Arc<Discoverer>, Vec<Problem>> {
+    let workspace = &config.workspace;
+    let pins = Pins {
+        issuer: workspace.issuer.clone(),
+        jwks_uri: workspace.jwks_uri.clone(),
+        token_endpoint: workspace.token_endpoint.clone(),
+    };
+    Discoverer::new(workspace.origin.clone(), pins, Arc::clone(http))
+        .map(Arc::new)
+        .map_err(|fault| vec![Problem::new("workspace", fault.to_string())])
+}
+
+/// The app's tokens, and the endpoint that they come from.
+pub fn app_tokens(
+    config: &Config,
+    discoverer: Arc<Discoverer>,
+    http: &Arc<dyn HttpSend>,
+    clock: &Arc<dyn Clock>,
+    metrics: &Metrics,
+) -> (Arc<TokenEndpoint>, AppTokens) {
     let client = config
         .app
         .client_id
@@ -169,15 +201,8 @@ pub(super) fn identity(
         words::AppScopes::PerRoute => AppScopes::PerRoute,
         words::AppScopes::AllApis => AppScopes::AllApis,
     };
-    let exchange = (config.users.exchange == Exchange::Rfc8693)
-        .then(|| ExchangedTokens::new(Arc::clone(&endpoint), Arc::clone(clock)));
-    Ok((
-        verifier,
-        CredentialSource::new(
-            AppTokens::new(endpoint, scopes, Arc::clone(clock)),
-            exchange,
-        ),
-    ))
+    let tokens = AppTokens::new(Arc::clone(&endpoint), scopes, Arc::clone(clock));
+    (endpoint, tokens)
 }
 
 pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> SessionSettings {
@@ -190,13 +215,29 @@ pub(super) fn session_settings(config: &Config, outbound: SocketAddr) -> Session
             words::SessionFormat::Jwt => SessionFormat::Jwt,
         },
         sessions_max: session.sessions_max,
-        issuer: format!("http://{outbound}/oidc"),
+        // Where the agent finds the keys by the way that it is wired.
+        issuer: if config.outbound.forward {
+            format!("{}/oidc", way::https(&config.workspace.origin))
+        } else {
+            format!("{}/oidc", way::direct_origin(outbound, config.outbound.tls))
+        },
     }
 }
 
-pub(super) fn audit_settings(config: &Config) -> AuditSettings {
+pub(super) fn audit_settings(config: &Config) -> Result<AuditSettings, Vec<Problem>> {
     let audit = &config.audit;
-    AuditSettings {
+    let key = audit_key::load(audit.key_file.as_deref()).map_err(|fault| {
+        let path = audit.key_file.as_deref().map(|path| path.display());
+        let path = path.map_or_else(String::new, |path| format!("{path}: "));
+        vec![Problem::new("audit.key_file", format!("{path}{fault}"))]
+    })?;
+    let public = key.public();
+    let from = audit.key_file.as_deref().map_or_else(
+        || "made for this run".into(),
+        |path| path.display().to_string(),
+    );
+    tracing::info!(key_id = public.id(), public_key = %public, from, "audit checkpoints are signed by this key");
+    Ok(AuditSettings {
         on_failure: match audit.on_failure {
             words::OnFailure::Refuse => OnFailure::Refuse,
             words::OnFailure::Continue => OnFailure::Continue,
@@ -208,8 +249,17 @@ pub(super) fn audit_settings(config: &Config) -> AuditSettings {
         },
         rotate_bytes: audit.rotate_bytes,
         rotate_keep: audit.rotate_keep,
+        stdout: audit.stdout.map(|format| match format {
+            words::AuditFormat::Json => CopyFormat::Json,
+            words::AuditFormat::Ocsf => CopyFormat::Ocsf,
+        }),
+        checkpoint: Some(CheckpointSettings {
+            records: audit.checkpoint_records as u64,
+            interval: audit.checkpoint_interval,
+            key: Arc::new(key),
+        }),
         ..AuditSettings::new(audit.file.clone())
-    }
+    })
 }
 
 pub(super) fn flow_settings(
@@ -241,8 +291,26 @@ pub(super) fn flow_settings(
             inbound.pass_authorization,
         ),
         workspace_id: config.workspace.workspace_id.clone(),
+        expiry_warning: SignedDuration::try_from(config.users.session.expiry_warning)
+            .unwrap_or(SignedDuration::ZERO),
         inspected_body_bytes_max: config.limits.inspected_body_bytes,
         target_bytes_max: config.limits.request_target_bytes,
         outbound_address,
+    })
+}
+
+/// Opens the audit log.
+pub(super) fn sinks(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: Metrics,
+) -> Result<Sinks, Vec<Problem>> {
+    let settings = audit_settings(config)?;
+    let audit = AuditWriter::start(&settings, Arc::clone(clock), metrics.clone())
+        .map_err(|fault| vec![Problem::new("audit.file", fault.to_string())])?;
+    Ok(Sinks {
+        audit: Arc::new(audit),
+        metrics,
+        cut: CancellationToken::new(),
     })
 }

@@ -57,6 +57,12 @@ pub struct Entry<'a> {
     /// How long.
     #[serde(default)]
     pub duration_ms: Option<u64>,
+    /// Body bytes to the workspace.
+    #[serde(default)]
+    pub bytes_sent: Option<u64>,
+    /// Body bytes from the workspace.
+    #[serde(default)]
+    pub bytes_received: Option<u64>,
     /// Records that are missing.
     #[serde(default)]
     pub lost: Option<u64>,
@@ -181,7 +187,8 @@ fn short_time(ts: &str) -> String {
     }
 }
 
-fn cell(row: &mut String, value: &str, width: usize) {
+/// A value in a column of so many characters, and a space.
+pub fn cell(row: &mut String, value: &str, width: usize) {
     let mut shown = String::new();
     plain(&mut shown, value);
     let count = shown.chars().count();

@@ -4,19 +4,23 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::query::{show_entry, show_head};
 use super::table::Entry;
-use super::{Show, open, show_entry, show_head};
+use super::{Show, about};
 use crate::runtime::audit_file::layout::{Lines, rotated, same_file};
 
 /// The most lines that `tail` shows of the past.
 pub const TAIL_LINES_MAX: usize = 100_000;
 /// Between two looks at a followed file.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
+/// The end of a file is searched for line feeds in blocks of this size.
+const BLOCK_BYTES: usize = 64 * 1024;
+
 /// Shows the last `count` lines; with `follow`, goes on through rotations until `stop` hears something or its other end is
 /// dropped.
 ///
@@ -29,7 +33,7 @@ pub fn tail(
     follow: Option<&mpsc::Receiver<()>>,
     out: &mut dyn io::Write,
 ) -> io::Result<()> {
-    let mut open = Followed::open(path)?;
+    let mut open = Followed::open_before_last(path, count.clamp(1, TAIL_LINES_MAX))?;
     let mut last = VecDeque::new();
     let wanted = count.min(TAIL_LINES_MAX);
     open.read(|line| keep_last(&mut last, line, wanted.max(1)))?;
@@ -39,7 +43,8 @@ pub fn tail(
             break;
         }
         let mut earlier = VecDeque::new();
-        Followed::open(&older)?.read(|line| keep_last(&mut earlier, line, room))?;
+        Followed::open_before_last(&older, room)?
+            .read(|line| keep_last(&mut earlier, line, room))?;
         earlier
             .into_iter()
             .rev()
@@ -88,7 +93,36 @@ struct Followed {
 
 impl Followed {
     fn open(path: &Path) -> io::Result<Self> {
-        let file = open(path)?;
+        Self::open_at(path, 0)
+    }
+
+    /// From where at least so many lines follow.
+    fn open_before_last(path: &Path, lines: usize) -> io::Result<Self> {
+        let mut file = File::open(path).map_err(|cause| about(path, &cause))?;
+        let mut block = vec![0; BLOCK_BYTES];
+        let (mut begin, mut seen) = (file.metadata()?.len(), 0);
+        while begin > 0 && seen <= lines {
+            let size = begin.min(BLOCK_BYTES as u64);
+            begin -= size;
+            let block = block
+                .get_mut(..usize::try_from(size).unwrap_or(0))
+                .unwrap_or_default();
+            file.seek(SeekFrom::Start(begin))?;
+            file.read_exact(block)?;
+            seen += block.iter().filter(|byte| **byte == b'\n').count();
+        }
+        if begin == 0 {
+            return Self::open(path);
+        }
+        // The block begins in the middle of a line that is not wanted.
+        let mut followed = Self::open_at(path, begin)?;
+        followed.lines.next_line()?;
+        Ok(followed)
+    }
+
+    fn open_at(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut file = File::open(path).map_err(|cause| about(path, &cause))?;
+        file.seek(SeekFrom::Start(offset))?;
         Ok(Self {
             lines: Lines::new(BufReader::new(file.try_clone()?)),
             file,

@@ -4,7 +4,10 @@ use std::io::Write as _;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use super::prove::verify;
+use super::export::{Exported, Format};
+use super::prove::{Claim, verify};
+use super::query::query;
+use super::table::Entry;
 use super::tail::tail;
 use super::*;
 use crate::domain::audit::chain::{Chain, Link};
@@ -85,10 +88,15 @@ impl Log {
         (count, String::from_utf8(out).unwrap())
     }
 
-    fn verify(&self, end: Option<Link>, json: bool) -> (bool, String) {
+    fn verify(&self, head: Option<Link>, json: bool) -> (bool, String) {
         let mut out = Vec::new();
         let files = files_of(&[self.path()]).unwrap();
-        let good = verify(&files, end, json, &mut out).unwrap();
+        let claim = Claim {
+            heads: head.into_iter().collect(),
+            json,
+            ..Claim::default()
+        };
+        let good = verify(&files, &claim, &mut out).unwrap();
         (good, String::from_utf8(out).unwrap())
     }
 }
@@ -201,6 +209,15 @@ fn verify_says_good_over_rotated_files_in_any_order_of_arguments() {
     assert_eq!(value["head"], log.chain.head().hash.to_string());
 }
 
+/// A record that is not in the log any more.
+fn later(log: &Log) -> Link {
+    let head = log.chain.head();
+    Link {
+        seq: head.seq + 1,
+        ..head
+    }
+}
+
 #[test]
 fn verify_names_file_line_and_kind_of_each_break() {
     let log = Log::some(600);
@@ -211,7 +228,7 @@ fn verify_names_file_line_and_kind_of_each_break() {
     assert!(!good);
     let place = format!("{}: line 1: edited:", first.display());
     assert!(text.contains(&place) && text.contains("BROKEN"), "{text}");
-    let (_, json) = log.verify(Some(Link::START), true);
+    let (_, json) = log.verify(Some(later(&log)), true);
     let value: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(value["breaks"][0]["kind"], "edited");
     assert_eq!(value["breaks"][1]["kind"], "cut");
@@ -231,6 +248,203 @@ fn verify_finds_a_torn_end_and_a_missing_file() {
     let missing = files_of(&[log.folder.path().join("nothing.jsonl")]).unwrap_err();
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     assert!(missing.to_string().contains("nothing.jsonl"));
+}
+
+/// Every value and none.
+fn texts(values: &[&str]) -> Vec<Option<String>> {
+    let some = values.iter().map(|value| Some((*value).to_owned()));
+    some.chain([None]).collect()
+}
+
+fn many_filters() -> Vec<Filter> {
+    let at = |seconds: i64, nanos: i32| Timestamp::new(seconds, nanos).ok();
+    let users = [
+        "id-alice",
+        "ALICE@example.com",
+        "id-ål\"ice",
+        "日本@example.com",
+        "id-A\\b",
+        "no",
+    ];
+    let mut filters = Vec::new();
+    for user in texts(&users) {
+        for resource in texts(&["12", "sql_warehouse/12", "2", "x/12"]) {
+            for operation in texts(&["sql.*", "*", "sql.statements.execute", "sql"]) {
+                for since in [None, at(120, 0), at(120, 1), at(119, 999_999_999)] {
+                    filters.push(Filter {
+                        user: user.clone(),
+                        resource: resource.clone(),
+                        operation: operation.clone(),
+                        until: since.and_then(|since| at(since.as_second() + 100, 0)),
+                        since,
+                        ..Filter::default()
+                    });
+                }
+            }
+        }
+    }
+    for word in texts(&["deny", "denial", "no_route", "sql", "\"", "nothing"]) {
+        let mut one = |set: &dyn Fn(&mut Filter, Option<String>)| {
+            let mut filter = Filter::default();
+            set(&mut filter, word.clone());
+            filters.push(filter);
+        };
+        one(&|f, w| f.decision = w);
+        one(&|f, w| f.event = w);
+        one(&|f, w| f.reason = w);
+        one(&|f, w| f.route = w);
+        one(&|f, w| f.call = w);
+    }
+    filters
+}
+
+/// What may be passed over must be exactly what would not pass.
+#[test]
+fn lines_that_are_passed_over_unread_would_not_pass() {
+    let mut log = Log::some(1 << 20);
+    for (at, user) in ["ål\"ice", "a\\b", "日本", "ALICE", "x,y"]
+        .iter()
+        .enumerate()
+    {
+        log.write(user, Decision::Allow, 60 + i64::try_from(at).unwrap());
+    }
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let mut passed = 0;
+    for filter in many_filters() {
+        let quick = quick::Quick::of(&filter);
+        for line in text.lines() {
+            let entry: Entry<'_> = serde_json::from_str(line).unwrap();
+            let passes = filter.passes(&entry);
+            passed += usize::from(passes);
+            assert!(
+                quick.may_pass(line.as_bytes()) || !passes,
+                "{filter:?}\n{line}"
+            );
+            // A line of another layout is always read.
+            assert!(quick.may_pass(line.replacen(':', ": ", 1).as_bytes()));
+        }
+    }
+    assert!(passed > 100, "{passed}");
+}
+
+fn export(log: &Log, filter: &Filter) -> (io::Result<Exported>, String) {
+    let mut out = Vec::new();
+    let files = files_of(&[log.path()]).unwrap();
+    let done = export::export(&files, filter, Format::Json, &mut out);
+    (done, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn one_users_export_verifies_alone_and_only_as_that_users() {
+    let log = Log::some(600);
+    let filter = Filter {
+        user: Some("alice@EXAMPLE.com".into()),
+        ..Filter::default()
+    };
+    let (done, text) = export(&log, &filter);
+    let done = done.unwrap();
+    assert_eq!(
+        (done.records, done.subject.as_deref()),
+        (3, Some("id-Alice"))
+    );
+    let (first, last) = done.span.unwrap();
+    assert_eq!((first, last.seq), (1, 3));
+    let verify = |text: &str, user: &str, heads: Vec<Link>| {
+        let path = log.folder.path().join("export.json");
+        std::fs::write(&path, text).unwrap();
+        let mut out = Vec::new();
+        let claim = Claim {
+            user: Some(user.to_owned()),
+            heads,
+            ..Claim::default()
+        };
+        let good = verify(&[path], &claim, &mut out).unwrap();
+        (good, String::from_utf8(out).unwrap())
+    };
+    let (good, told) = verify(&text, "id-Alice", vec![last]);
+    assert!(
+        good && told.contains("good: 3 records (user_seq 1 to 3)"),
+        "{told}"
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    let joined = |lines: &[&str]| format!("{}\n", lines.join("\n"));
+    let bad = |text: &str, user: &str, heads| {
+        let (good, told) = verify(text, user, heads);
+        assert!(!good, "{told}");
+    };
+    bad(&text, "id-bob", vec![]);
+    bad("", "id-Alice", vec![]);
+    bad(&joined(&[lines[0], lines[2]]), "id-Alice", vec![]);
+    bad(&joined(&[lines[1], lines[0], lines[2]]), "id-Alice", vec![]);
+    bad(&joined(&lines[1..]), "id-Alice", vec![]);
+    bad(&joined(&lines[..2]), "id-Alice", vec![last]);
+    bad(&text.replacen("sql", "lqs", 1), "id-Alice", vec![]);
+    bad(&text[..text.len() - 5], "id-Alice", vec![]);
+    let whole: String = log_files(&log.path())
+        .unwrap()
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
+    bad(&whole, "id-Alice", vec![]);
+}
+
+#[test]
+fn an_address_of_two_users_is_not_exported_as_one() {
+    let mut log = Log::some(1 << 20);
+    log.write("ALICE", Decision::Allow, 7);
+    let filter = Filter {
+        user: Some("alice@example.com".into()),
+        ..Filter::default()
+    };
+    let (done, _) = export(&log, &filter);
+    let told = done.unwrap_err().to_string();
+    assert!(
+        told.contains("id-Alice") && told.contains("id-ALICE"),
+        "{told}"
+    );
+}
+
+#[test]
+fn stats_count_per_user_and_route() {
+    let log = Log::some(600);
+    let files = files_of(&[log.path()]).unwrap();
+    let stats = stats::stats(&files, &Filter::default()).unwrap();
+    let rows = stats.rows();
+    let calls = |row: &stats::Row| (row.calls, row.denials);
+    let names: Vec<_> = rows
+        .iter()
+        .map(|(u, r, row)| (*u, *r, calls(row)))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            ("Alice@example.com", "sql", (3, 0)),
+            ("bob@example.com", "sql", (2, 1))
+        ]
+    );
+    let mut out = Vec::new();
+    stats.table(&mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(
+        text.starts_with("USER") && text.lines().count() == 3,
+        "{text}"
+    );
+}
+
+#[test]
+fn the_last_lines_of_a_long_file_are_found_from_its_end() {
+    let log = Log::new(1 << 30);
+    let long = "x".repeat(1000);
+    let lines: Vec<String> = (1..=1000)
+        .map(|seq| format!("{{\"seq\":{seq},\"ts\":\"{long}\",\"event\":\"e\"}}"))
+        .collect();
+    std::fs::write(log.path(), format!("{}\n", lines.join("\n"))).unwrap();
+    for count in [1, 2, 63, 64, 65, 128, 999, 1000, 1001] {
+        let mut out = Vec::new();
+        tail(&log.path(), count, Show::Json, None, &mut out).unwrap();
+        let expected = lines[lines.len().saturating_sub(count)..].join("\n");
+        assert_eq!(String::from_utf8(out).unwrap(), format!("{expected}\n"));
+    }
 }
 
 #[test]

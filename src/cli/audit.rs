@@ -1,11 +1,11 @@
-//! `audit tail|query|verify`: the log for people and for scripts.
+//! `audit tail|query|export|stats|verify`: the log for people and for scripts.
 
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use crate::audit_reader::{self, Filter, Show, prove, tail};
+use crate::audit_reader::{self, Filter, Show, export, prove, query, stats, tail};
 use crate::config::{Config, Env};
 use crate::domain::clock::{Clock as _, SystemClock, Timestamp};
 
@@ -32,10 +32,29 @@ pub enum Audit {
         #[command(flatten)]
         conditions: Box<Conditions>,
     },
+    /// Write one user's records so that they can be verified alone, or any records as OCSF events
+    Export {
+        #[command(flatten)]
+        log: Log,
+        #[command(flatten)]
+        conditions: Box<Conditions>,
+        /// json: the lines as they are; ocsf: OCSF API Activity events
+        #[arg(long, value_parser = ["json", "ocsf"], default_value = "json")]
+        format: String,
+    },
+    /// Count calls, denials, errors and bytes per user and route
+    Stats {
+        #[command(flatten)]
+        log: Log,
+        #[command(flatten)]
+        conditions: Box<Conditions>,
+    },
     /// Prove that no record was changed, removed, added or moved; exit 1 if one was
     Verify {
         #[command(flatten)]
         log: Log,
+        #[command(flatten)]
+        claim: Claim,
     },
 }
 
@@ -86,12 +105,35 @@ pub struct Conditions {
     event: Option<String>,
 }
 
+/// What is to be proven.
+#[derive(clap::Args)]
+pub struct Claim {
+    /// Trust this public key only: 64 hex digits (start log, /status), or a PEM file; may be repeated
+    #[arg(long, value_name = "KEY")]
+    key: Vec<String>,
+    /// A record noted elsewhere that must be there: audit.seq and audit.head of /status; may be repeated
+    #[arg(long, value_name = "SEQ:HASH")]
+    head: Vec<String>,
+    /// The files are the export of this user (the subject)
+    #[arg(long, value_name = "SUBJECT")]
+    user: Option<String>,
+    /// What came before the first record is not here
+    #[arg(long)]
+    partial: bool,
+}
+
 /// Runs one of the commands.
 pub fn read(command: Audit, env: &Env) -> u8 {
     let done = match command {
         Audit::Tail { log, follow, lines } => show_tail(&log, follow, lines, env),
         Audit::Query { log, conditions } => query(&log, *conditions, env),
-        Audit::Verify { log } => verify(&log, env),
+        Audit::Export {
+            log,
+            conditions,
+            format,
+        } => export(&log, *conditions, &format, env),
+        Audit::Stats { log, conditions } => stats(&log, *conditions, env),
+        Audit::Verify { log, claim } => verify(&log, claim, env),
     };
     done.unwrap_or_else(|ended| ended.0)
 }
@@ -147,39 +189,82 @@ fn show_tail(log: &Log, follow: bool, lines: usize, env: &Env) -> Result<u8, End
     Ok(exit::GOOD)
 }
 
-fn query(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
-    let now = SystemClock.now();
-    let moment = |text: Option<String>| -> Result<Option<Timestamp>, Ended> {
-        text.map(|text| audit_reader::parse_moment(&text, now))
-            .transpose()
-            .map_err(|message| Ended(complain(&message, exit::USAGE)))
-    };
-    let Conditions {
-        user,
-        since,
-        until,
-        route,
-        operation,
-        resource,
-        decision,
-        reason,
-        call,
-        event,
-    } = conditions;
-    let filter = Filter {
-        user,
-        since: moment(since)?,
-        until: moment(until)?,
-        route,
-        operation,
-        resource,
-        decision,
-        reason,
-        call,
-        event,
+impl Conditions {
+    fn filter(self) -> Result<Filter, Ended> {
+        let now = SystemClock.now();
+        let moment = |text: Option<String>| -> Result<Option<Timestamp>, Ended> {
+            text.map(|text| audit_reader::parse_moment(&text, now))
+                .transpose()
+                .map_err(|message| Ended(complain(&message, exit::USAGE)))
+        };
+        Ok(Filter {
+            since: moment(self.since)?,
+            until: moment(self.until)?,
+            user: self.user,
+            route: self.route,
+            operation: self.operation,
+            resource: self.resource,
+            decision: self.decision,
+            reason: self.reason,
+            call: self.call,
+            event: self.event,
+        })
+    }
+}
+
+fn export(log: &Log, conditions: Conditions, format: &str, env: &Env) -> Result<u8, Ended> {
+    let filter = conditions.filter()?;
+    let format = match format {
+        "ocsf" => export::Format::Ocsf,
+        _ => export::Format::Json,
     };
     let files = audit_reader::files_of(&log.files(env)?)?;
-    let count = audit_reader::query(&files, &filter, log.show(), &mut io::stdout().lock())?;
+    let done = match export::export(&files, &filter, format, &mut io::stdout().lock()) {
+        Err(fault) if fault.kind() == io::ErrorKind::InvalidInput => {
+            return Err(Ended(complain(&fault.to_string(), exit::USAGE)));
+        }
+        done => done?,
+    };
+    let mut told = format!("{} records", done.records);
+    if let (Some(subject), Some((first, last))) = (&done.subject, done.span) {
+        told = format!(
+            "{told} of {subject:?}, user_seq {first} to {}; verify with: valetkey audit verify --user {subject:?} --head {}:{} FILE",
+            last.seq, last.seq, last.hash
+        );
+    }
+    if done.unreadable > 0 {
+        told = format!(
+            "{told}; {} lines are no records; see: valetkey audit verify",
+            done.unreadable
+        );
+    }
+    Ok(complain(&told, exit::GOOD))
+}
+
+fn stats(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
+    let filter = conditions.filter()?;
+    let files = audit_reader::files_of(&log.files(env)?)?;
+    let stats = stats::stats(&files, &filter)?;
+    let out = &mut io::stdout().lock();
+    if log.json {
+        stats.json(out)?;
+    } else {
+        stats.table(out)?;
+    }
+    if stats.unreadable > 0 {
+        let told = format!(
+            "{} lines are no records; see: valetkey audit verify",
+            stats.unreadable
+        );
+        complain(&told, exit::GOOD);
+    }
+    Ok(exit::GOOD)
+}
+
+fn query(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
+    let filter = conditions.filter()?;
+    let files = audit_reader::files_of(&log.files(env)?)?;
+    let count = query::query(&files, &filter, log.show(), &mut io::stdout().lock())?;
     if let Some((file, line)) = count.first_unreadable {
         complain(
             &format!(
@@ -193,8 +278,18 @@ fn query(log: &Log, conditions: Conditions, env: &Env) -> Result<u8, Ended> {
     Ok(exit::GOOD)
 }
 
-fn verify(log: &Log, env: &Env) -> Result<u8, Ended> {
+fn verify(log: &Log, claim: Claim, env: &Env) -> Result<u8, Ended> {
+    let usage = |message: String| Ended(complain(&message, exit::USAGE));
+    let keys = claim.key.iter().map(|key| prove::parse_key(key));
+    let heads = claim.head.iter().map(|head| prove::parse_head(head));
+    let claim = prove::Claim {
+        keys: keys.collect::<Result<_, _>>().map_err(usage)?,
+        heads: heads.collect::<Result<_, _>>().map_err(usage)?,
+        user: claim.user,
+        partial: claim.partial,
+        json: log.json,
+    };
     let files = audit_reader::files_of(&log.files(env)?)?;
-    let good = prove::verify(&files, None, log.json, &mut io::stdout().lock())?;
+    let good = prove::verify(&files, &claim, &mut io::stdout().lock())?;
     Ok(if good { exit::GOOD } else { exit::NO })
 }

@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use http::Method;
 use serde_json::json;
 
-use crate::app::compile_policy;
+use crate::app::{self, compile_policy};
 use crate::config::{Config, Env};
+use crate::domain::catalog::Effect;
 use crate::domain::clock::{Clock as _, SystemClock};
-use crate::domain::lint;
 use crate::domain::policy::Policy;
 use crate::domain::route::PolicyOrigin;
-use crate::domain::scope::ScopeSet;
 use crate::explain::{self, Answer, As, Question};
 
 use super::{ConfigArgument, complain, exit, print, problem_json, report, table};
@@ -55,11 +54,11 @@ pub fn check(argument: &ConfigArgument, as_json: bool, env: &Env) -> u8 {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    let mut warnings = config.left_out().to_vec();
-    warnings.extend(lint::warnings(&policy, &config.outbound.destinations()));
+    let warnings = app::warnings(&config, &policy);
     if as_json {
         let routes: Vec<_> = policy.routes().iter().map(|route| {
-            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
+            let matcher = route.matcher();
+            json!({"name": &*route.name, "line": route.line, "matches": route.describe(), "effect": matcher.effect().map(Effect::as_str), "tools": matcher.tools(), "as": route.run_as.as_str(), "scope": route.scope.as_ref().map(ToString::to_string)})
         }).collect();
         let summary: serde_json::Map<_, _> = config
             .summary()
@@ -125,7 +124,11 @@ pub fn explain(arguments: &Explain, env: &Env) -> u8 {
     let caller = if arguments.identity == "app" {
         As::App
     } else {
-        As::User(session_scopes(&config, arguments.scopes.as_deref()))
+        let given = arguments.scopes.as_ref();
+        As::user(
+            given.map(|names| names.iter().map(String::as_str)),
+            config.users.scopes.as_ref(),
+        )
     };
     let headers = match explain::headers(&arguments.header) {
         Ok(headers) => headers,
@@ -172,19 +175,6 @@ fn load(argument: &ConfigArgument, as_json: bool, env: &Env) -> Result<(Config, 
         })
 }
 
-/// What a session would hold: the given scopes, or all, under the ceiling.
-fn session_scopes(config: &Config, given: Option<&[String]>) -> ScopeSet {
-    let token = given.map_or_else(
-        || ScopeSet::parse(["all-apis"]),
-        |names| ScopeSet::parse(names.iter().map(String::as_str)),
-    );
-    config
-        .users
-        .scopes
-        .as_ref()
-        .map_or_else(|| token.clone(), |ceiling| token.meet(ceiling))
-}
-
 fn read_body(path: &PathBuf) -> Result<Vec<u8>, String> {
     let fault =
         |cause: std::io::Error| format!("cannot read the body from {}: {cause}", path.display());
@@ -205,7 +195,8 @@ fn read_body(path: &PathBuf) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn words(answer: &Answer) -> String {
+/// An answer as a table.
+pub fn words(answer: &Answer) -> String {
     let mut rows = vec![vec![
         if answer.allowed { "ALLOWED" } else { "REFUSED" }.to_owned(),
         answer.text.clone(),
@@ -214,7 +205,11 @@ fn words(answer: &Answer) -> String {
         rows.extend(value.map(|value| vec![name.to_owned(), value]))
     };
     add("reason", answer.reason.map(str::to_owned));
-    add("operation", answer.operation.clone());
+    add(
+        "operation",
+        { answer.operation.clone().zip(answer.effect) }
+            .map(|(operation, effect)| format!("{operation} ({effect})")),
+    );
     add(
         "resource",
         (!answer.resources.is_empty()).then(|| answer.resources.join(" ")),
@@ -227,8 +222,13 @@ fn words(answer: &Answer) -> String {
             .zip(answer.route_text.clone())
             .map(|(name, text)| format!("{name} ({text})")),
     );
+    add(
+        "together",
+        (answer.routes.len() > 1).then(|| answer.routes.join(", ")),
+    );
     add("scope", answer.scope.clone());
     add("would be", answer.would_deny.map(str::to_owned));
     add("nearest", answer.nearest.clone());
+    add("add", answer.suggestion.clone());
     table(&rows)
 }

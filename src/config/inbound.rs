@@ -12,7 +12,7 @@ use super::raw::{List, RawInbound, RawSession, RawUsers};
 use super::read::Given;
 use super::routes;
 use super::words::{Algorithm, Exchange, SessionFormat, UserMode};
-use super::{Inbound, Session, Users};
+use super::{Development, Inbound, Session, Users};
 use crate::domain::headers;
 use crate::domain::identity::is_loopback_host;
 use crate::domain::problem::Problem;
@@ -24,12 +24,23 @@ const fn secs(n: u64) -> Duration {
 
 /// `inbound`.
 pub(super) fn inbound(raw: &RawInbound, c: &mut Checker<'_>) -> Inbound {
-    let default = SocketAddr::from(([0, 0, 0, 0], 8000));
+    let developing = c.env.development() != Development::Off;
+    let everywhere = if developing {
+        [127, 0, 0, 1]
+    } else {
+        [0, 0, 0, 0]
+    };
+    let default = SocketAddr::from((everywhere, 8000));
     let listen = if raw.listen.is_absent() {
         app_port(default, c)
     } else {
         c.socket(&raw.listen, default)
     };
+    if developing && !listen.ip().is_loopback() {
+        let message = "`dev` serves this machine only: whoever gets there acts as you";
+        let problem = raw.listen.problem(message);
+        c.report(problem.hint("write 127.0.0.1:PORT, or remove the key"));
+    }
     let pass_authorization = raw.pass_authorization.get().copied().unwrap_or_default();
     let token_header = token_header(&raw.token_header, c);
     if pass_authorization && headers::is_authorization(&token_header) {
@@ -160,14 +171,15 @@ pub(super) fn users(raw: RawUsers, id: Option<String>, c: &mut Checker<'_>) -> U
 }
 
 fn audiences(list: &List<String>, id: Option<String>, c: &mut Checker<'_>) -> Vec<String> {
-    if let Some(texts) = c.texts(list) {
+    let embedded = c.env.development() == Development::Embedded;
+    if let Some(texts) = c.texts(list).filter(|_| !embedded) {
         if list.get().is_some_and(Vec::is_empty) {
             let problem = list.problem("accepts no audience, so no token");
             c.report(problem.hint("list the workspace id, or remove the key"));
         }
         return texts;
     }
-    if id.is_none() && list.is_absent() {
+    if id.is_none() && (embedded || list.is_absent()) {
         let message = "neither an audience nor the workspace id, its default, is known";
         let hint = "set users.audience or workspace.id in the file, or the variable DATABRICKS_WORKSPACE_ID";
         c.report(Problem::new("users.audience", message).hint(hint));
@@ -195,6 +207,7 @@ fn session(raw: &RawSession, c: &mut Checker<'_>) -> Session {
     Session {
         ttl: c.duration(&raw.ttl, secs(3600), secs(60)..=secs(86_400)),
         linger: c.duration(&raw.linger, secs(120), secs(0)..=secs(3600)),
+        expiry_warning: c.duration(&raw.expiry_warning, secs(300), secs(0)..=secs(3600)),
         format: raw.format.get().copied().unwrap_or(SessionFormat::Opaque),
         sessions_max: c.count(&raw.sessions_max, 10_000, 10..=1_000_000),
     }

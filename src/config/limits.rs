@@ -31,6 +31,10 @@ pub struct Limits {
     pub connections: usize,
     /// Requests in flight of one listener.
     pub requests: usize,
+    /// CONNECT tunnels at a time.
+    pub tunnels: usize,
+    /// How long nothing may move in a tunnel that nobody looks into.
+    pub tunnel_idle_time: Duration,
     /// Time to connect to workspace or agent.
     pub connect_time: Duration,
     /// Time from the last piece of a request until the far side's answer begins.
@@ -59,6 +63,8 @@ impl Limits {
             inspected_body_bytes: bytes(body),
             connections: c.count(&raw.connections, 1024, 8..=65_536),
             requests: c.count(&raw.requests, 512, 4..=65_536),
+            tunnels: c.count(&raw.tunnels, 256, 1..=65_536),
+            tunnel_idle_time: c.duration(&raw.tunnel_idle_time, secs(900), secs(10)..=secs(3600)),
             connect_time: c.duration(
                 &raw.connect_time,
                 secs(5),

@@ -9,11 +9,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::bundle::section::RawBundle;
+use super::confine::RawConfine;
 use super::read::Given;
 use super::values::{Rate, SecretSource, Size, Span, TextSource};
 use super::words::{
-    Algorithm, AppScopes, AsWord, AuditSync, EffectWord, Exchange, LimitPer, LogFormat, Mode,
-    OnFailure, Presigned, SessionFormat, Switch, UserMode,
+    Algorithm, AppScopes, AsWord, AuditFormat, AuditSync, EffectWord, Exchange, LimitPer,
+    LogFormat, Mode, OnFailure, Presigned, SessionFormat, Switch, UserMode,
 };
 
 /// A list whose entries have their own places.
@@ -44,6 +45,8 @@ pub struct RawConfig {
     pub observe_until: Given<String>,
     /// The audit log.
     pub audit: Given<RawAudit>,
+    /// How the agent that `run` starts is kept from walking around the sidecar (Linux).
+    pub confine: Given<RawConfine>,
     /// Metrics, health and status.
     pub admin: Given<RawAdmin>,
     /// The program's own log, on standard error.
@@ -116,6 +119,8 @@ pub struct RawSession {
     pub ttl: Given<Span>,
     /// Life after the request that opened it. Default: 2m; from 0s to 1h.
     pub linger: Given<Span>,
+    /// How long ahead of a token's end answers carry X-Valetkey-Token-Expiring. Default: 5m; from 0s (never) to 1h.
+    pub expiry_warning: Given<Span>,
     /// Default: opaque.
     pub format: Given<SessionFormat>,
     /// Most sessions at a time. Default: 10000; from 10 to 1000000.
@@ -142,10 +147,16 @@ pub struct RawOutbound {
     pub listen: Given<String>,
     /// The pair an agent presents that `serve` did not start; `run` makes its own.
     pub local_client: Given<RawLocalClient>,
-    /// https with a local CA on the same port (a later version). Default: off.
+    /// Also https on the same port, with a certificate of a local CA that is made at start. Default: off.
     pub tls: Given<Switch>,
-    /// CONNECT for the workspace (a later version). Default: off.
+    /// Also a forward proxy: CONNECT to the workspace and the upstreams ends here and is decided like any call; to allow_hosts
+    /// it passes unseen; to anything else it is refused. Default: off.
     pub forward: Given<Switch>,
+    /// Hosts that CONNECT passes to: HOST, *.SUFFIX or ADDRESS, each with :PORT (443 otherwise), or NETWORK/PREFIX. Addresses
+    /// that are not public are refused unless they are listed themselves. Default: none.
+    pub allow_hosts: List<String>,
+    /// Where the local CA and the public roots are written in PEM, for an agent that `run` did not start. Default: nowhere.
+    pub trust_file: Given<String>,
     /// Calls that hand out storage addresses which bypass the sidecar. Default: refuse.
     pub presigned: Given<Presigned>,
     /// Further hosts, such as an MCP server that is an app of its own. Default: none.
@@ -227,8 +238,26 @@ pub struct RawAudit {
     pub sync: Given<AuditSync>,
     /// When a new file is begun.
     pub rotate: Given<RawRotate>,
+    /// How often the log is signed; also at each rotation and at the end.
+    pub checkpoint: Given<RawCheckpoint>,
+    /// The Ed25519 private key that signs, PKCS#8 as PEM or DER, readable for this user alone. Default: a new one at each start.
+    pub key_file: Given<String>,
+    /// Whether each record also goes to the standard output. Default: false.
+    pub stdout: Given<bool>,
+    /// In which form it does. Default: json.
+    pub format: Given<AuditFormat>,
     /// Shipping to a volume (a later version).
     pub ship: Given<RawShip>,
+}
+
+/// How often the audit log is signed.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawCheckpoint {
+    /// After so many records. Default: 1000; from 1 to 1000000.
+    pub records: Given<u64>,
+    /// Where fewer come: when the first of them has waited so long. Default: 1m; from 1s to 1d.
+    pub interval: Given<Span>,
 }
 
 /// When a new audit file is begun.
@@ -285,6 +314,10 @@ pub struct RawLimits {
     pub connections: Given<u64>,
     /// Requests in flight of one listener. Default: 512; from 4 to 65536.
     pub requests: Given<u64>,
+    /// CONNECT tunnels at a time. Default: 256; from 1 to 65536.
+    pub tunnels: Given<u64>,
+    /// How long nothing may move in a tunnel to one of outbound.allow_hosts. Default: 15m; from 10s to 1h.
+    pub tunnel_idle_time: Given<Span>,
     /// Time to connect to workspace or agent. Default: 5s; from 100ms to 1m.
     pub connect_time: Given<Span>,
     /// Time from the last piece of a request until the far side's answer begins. Default: 300s; from 1s to 1h.

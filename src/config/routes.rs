@@ -89,7 +89,12 @@ fn route(
         run_as: raw.run_as.get().copied().map_or(RunAs::Deny, RunAs::from),
         scope: scope(&raw.scope, c),
     };
-    Some(route).filter(|route| !route.name.is_empty())
+    // What could not be read was told; without it the route would mean something else.
+    let faulty = |given: &Given<String>| !given.is_absent() && given.get().is_none();
+    let whole = ![&raw.resource, &raw.operation, &raw.path]
+        .into_iter()
+        .any(faulty);
+    Some(route).filter(|route| whole && !route.name.is_empty())
 }
 
 fn matcher_kind(given: &Given<RawRoute>, raw: &RawRoute, c: &mut Checker<'_>) {

@@ -1,24 +1,26 @@
 //! Each section's values: defaults from the environment, bounds, and what sections must agree on.
 //!
-//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `routes.rs`, `upstreams.rs` and
-//! `limits.rs` next.
+//! Reads top to bottom in the order of the file. Must not know YAML. Read `inbound.rs`, `outbound.rs`, `routes.rs`
+//! and `limits.rs` next.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Uri;
 use tracing::level_filters::LevelFilter;
 
 use super::check::Checker;
+use super::confine;
 use super::inbound::{inbound, users};
 use super::limits::Limits;
+use super::outbound::outbound;
 use super::policy;
-use super::raw::{RawApp, RawAudit, RawConfig, RawLocalClient, RawLog, RawOutbound, RawWorkspace};
+use super::raw::{RawApp, RawAudit, RawConfig, RawLog, RawWorkspace};
 use super::read::Given;
-use super::upstreams;
-use super::words::{AppScopes, AuditSync, LogFormat, OnFailure, Presigned, Switch};
-use super::{Admin, App, Audit, Config, Env, LocalClient, Log, Outbound, Workspace};
+use super::words::{AppScopes, AuditFormat, AuditSync, LogFormat, OnFailure};
+use super::{Admin, App, Audit, Config, Development, Env, Log, Workspace};
 use crate::domain::identity::{ClientId, Origin, is_loopback_host};
 use crate::domain::problem::Problem;
 use crate::domain::secret::{Digest, Secret};
@@ -27,8 +29,11 @@ use crate::domain::secret::{Digest, Secret};
 pub const LOCAL_SECRET_CHARS_MIN: usize = 16;
 
 const MIB: u64 = 1 << 20;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
-const fn loopback(port: u16) -> SocketAddr {
+pub(super) const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
 }
 
@@ -37,7 +42,7 @@ const fn loopback(port: u16) -> SocketAddr {
 /// # Errors
 /// All problems, unsorted.
 pub fn check(
-    raw: RawConfig,
+    mut raw: RawConfig,
     (env, folder): (&Env, &Path),
     problems: Vec<Problem>,
 ) -> Result<Config, Vec<Problem>> {
@@ -48,6 +53,11 @@ pub fn check(
     };
     let c = &mut checker;
     later_versions(&raw, c);
+    if env.development() == Development::Embedded {
+        // What it says instead is in the environment.
+        raw.workspace = Given::default();
+        raw.app = Given::default();
+    }
     let observe_until = policy::observe_until(&raw, c);
     let workspace = workspace(&raw.workspace.take(), c);
     let raw_inbound = raw.inbound.take();
@@ -63,6 +73,7 @@ pub fn check(
         users.scopes.clone_from(&policy.ceiling);
     }
     let audit = audit(raw.audit.take(), c);
+    let confine = confine::confine(&raw.confine.take(), c);
     let raw_admin = raw.admin.take();
     let admin = Admin {
         listen: c.socket(&raw_admin.listen, loopback(9401)),
@@ -89,6 +100,7 @@ pub fn check(
             bundle: policy.bundle,
             observe_until,
             audit,
+            confine,
             admin,
             log,
             limits,
@@ -100,14 +112,6 @@ pub fn check(
 
 /// Keys of the contract that this version knows but does not serve: said aloud, never ignored.
 fn later_versions(raw: &RawConfig, c: &mut Checker<'_>) {
-    if let Some(outbound) = raw.outbound.get() {
-        if outbound.tls.get() == Some(&Switch::On) {
-            c.not_yet(&outbound.tls, "serve https to the agent");
-        }
-        if outbound.forward.get() == Some(&Switch::On) {
-            c.not_yet(&outbound.forward, "serve CONNECT");
-        }
-    }
     if let Some(audit) = raw.audit.get() {
         c.not_yet(&audit.ship, "ship the audit log");
     }
@@ -243,41 +247,19 @@ fn secret_variable(name: &str, c: &mut Checker<'_>) -> Option<Arc<Secret>> {
     Some(Arc::new(Secret::new(value.to_owned())))
 }
 
-fn outbound(raw: &RawOutbound, workspace: Option<&Origin>, c: &mut Checker<'_>) -> Outbound {
-    let listen = c.socket(&raw.listen, loopback(9400));
-    if !listen.ip().is_loopback() {
-        let problem = raw
-            .listen
-            .problem("the outbound listener must be reachable from this machine only");
-        c.report(problem.hint("write 127.0.0.1:PORT"));
-    }
-    Outbound {
-        listen,
-        local_client: local_client(&raw.local_client, c),
-        presigned: raw.presigned.get().copied().unwrap_or(Presigned::Refuse),
-        upstreams: upstreams::check(&raw.upstreams, workspace, c),
-    }
-}
-
-fn local_client(given: &Given<RawLocalClient>, c: &mut Checker<'_>) -> Option<LocalClient> {
-    let raw = given.get()?;
-    if raw.id.is_absent() || raw.secret.is_absent() {
-        let problem = given.problem("needs both `id` and `secret`");
-        c.report(problem.hint("remove it under `run`, which makes its own pair"));
-    }
-    let (id, secret) = (
-        c.sourced_text(&raw.id),
-        c.secret(&raw.secret, LOCAL_SECRET_CHARS_MIN),
-    );
-    let (id, secret) = (id?, secret?);
-    if ClientId::parse(&id).is_err() {
-        c.report(raw.id.problem("is no name of a client"));
-    }
-    Some(LocalClient { id, secret })
-}
-
 fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
     let rotate = raw.rotate.take();
+    let checkpoint = raw.checkpoint.take();
+    let stdout = raw.stdout.get().copied().unwrap_or(false);
+    if raw.format.get().is_some() && !stdout {
+        let problem = raw
+            .format
+            .problem("is the form of the copy on standard output, which is off");
+        c.report(problem.hint(
+            "set audit.stdout: true; for the file there is valetkey audit export --format ocsf",
+        ));
+    }
+    let format = raw.format.get().copied().unwrap_or(AuditFormat::Json);
     Audit {
         file: c
             .path(&raw.file)
@@ -286,6 +268,10 @@ fn audit(raw: RawAudit, c: &mut Checker<'_>) -> Audit {
         sync: raw.sync.get().copied().unwrap_or(AuditSync::Interval),
         rotate_bytes: c.size(&rotate.size, 64 * MIB, MIB..=16 * 1024 * MIB),
         rotate_keep: c.count(&rotate.keep, 14, 1..=10_000),
+        stdout: stdout.then_some(format),
+        checkpoint_records: c.count(&checkpoint.records, 1_000, 1..=1_000_000),
+        checkpoint_interval: c.duration(&checkpoint.interval, MINUTE, SECOND..=DAY),
+        key_file: c.path(&raw.key_file),
     }
 }
 

@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 
 use super::bundle::Loaded;
-use super::{Config, upstreams};
+use super::confine::Confine;
+use super::words::ConfineMode;
+use super::{Config, Outbound, upstreams};
 use crate::domain::route::PolicyOrigin;
 
 impl Config {
@@ -40,7 +42,7 @@ impl Config {
             ("workspace", self.workspace.origin.to_string()),
             ("inbound", self.inbound.listen.to_string()),
             ("agent", self.inbound.agent.to_string()),
-            ("outbound", self.outbound.listen.to_string()),
+            ("outbound", outbound(&self.outbound)),
             ("upstreams", upstreams::summary(&self.outbound.upstreams)),
             ("admin", self.admin.listen.to_string()),
             ("user", format!("{:?}", self.inbound.user).to_lowercase()),
@@ -55,7 +57,32 @@ impl Config {
             ),
             ("policy", policy),
             ("bundle", bundle),
+            ("confine", confine(&self.confine)),
             ("audit", source(&self.audit.file)),
         ]
     }
+}
+
+/// Where it listens, and in which forms.
+fn outbound(outbound: &Outbound) -> String {
+    let mut text = outbound.listen.to_string();
+    if outbound.tls {
+        text.push_str(", also https");
+    }
+    if outbound.forward {
+        let listed = outbound.allow_hosts.len();
+        text.push_str(&format!(", forward proxy with {listed} further hosts"));
+    }
+    text
+}
+
+fn confine(confine: &Confine) -> String {
+    let mode = match confine.mode {
+        ConfineMode::Off => return "off".to_owned(),
+        ConfineMode::BestEffort => "best-effort",
+        ConfineMode::Required => "required",
+    };
+    let allowed = confine.allow.iter().map(u16::to_string);
+    let words: Vec<String> = std::iter::once(mode.to_owned()).chain(allowed).collect();
+    words.join(" ")
 }

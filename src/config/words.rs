@@ -76,12 +76,22 @@ pub enum OnFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AuditSync {
-    /// After every record.
+    /// Before a call leaves, many at once; anything else within 20 ms.
     Record,
     /// About once in a second.
     Interval,
     /// When the system likes.
     None,
+}
+
+/// In which form audit records go to the standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuditFormat {
+    /// As they are in the file.
+    Json,
+    /// OCSF API Activity events.
+    Ocsf,
 }
 
 /// How the log is written.
@@ -152,6 +162,29 @@ impl JsonSchema for Switch {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "enum": ["off", "on", false, true] })
+    }
+}
+
+/// Whether the child of `run` is kept from connecting around the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfineMode {
+    /// It may connect to anything.
+    #[serde(alias = "false")]
+    Off,
+    /// It is confined where the system can; where it cannot, the log and `/status` say so.
+    BestEffort,
+    /// It is confined, or not started.
+    Required,
+}
+
+impl JsonSchema for ConfineMode {
+    fn schema_name() -> Cow<'static, str> {
+        "ConfineMode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["off", "best-effort", "required", false] })
     }
 }
 

@@ -15,7 +15,7 @@ use super::destination::Destination;
 use super::identity::UserId;
 use super::mcp::{McpFault, Message};
 use super::path::CanonicalPath;
-use super::scope::ScopeSet;
+use super::scope::{Scope, ScopeSet};
 
 pub mod touch;
 pub mod value;
@@ -52,6 +52,8 @@ pub struct Touch<'a> {
     pub also: Option<Resource<'a>>,
     /// The JSON-RPC message, where the call speaks MCP.
     pub message: Option<Message<'a>>,
+    /// What it takes besides the operation's scope.
+    pub scope: Option<&'a Scope>,
 }
 
 impl Touch<'_> {
@@ -60,6 +62,7 @@ impl Touch<'_> {
         resource: None,
         also: None,
         message: None,
+        scope: None,
     };
 
     /// Both names of what is touched.

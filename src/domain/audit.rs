@@ -12,8 +12,10 @@ use super::identity::{ClientId, UserEmail, UserId};
 use super::token::VerifiedToken;
 
 pub mod chain;
+pub mod checkpoint;
 mod json;
 pub mod line;
+pub mod ocsf;
 pub mod verify;
 
 /// What a record tells of: a closed list. New events are added at the end and never change their word.
@@ -41,11 +43,13 @@ pub enum Event {
     Stop,
     /// The log says of itself that something is missing or was repaired; `reason` and `lost` say what.
     Gap,
+    /// A signature over everything before it.
+    Checkpoint,
 }
 
 impl Event {
     /// All events, in the order of declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Intent,
         Self::Outcome,
         Self::Denial,
@@ -57,6 +61,7 @@ impl Event {
         Self::Start,
         Self::Stop,
         Self::Gap,
+        Self::Checkpoint,
     ];
 
     /// The word in the record.
@@ -73,6 +78,7 @@ impl Event {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Gap => "gap",
+            Self::Checkpoint => "checkpoint",
         }
     }
 
@@ -197,7 +203,7 @@ impl User {
     }
 }
 
-/// The thing a call touches.
+/// The thing a call touches, or an id that ties calls together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
     /// Such as `sql_warehouse`.
@@ -238,6 +244,8 @@ pub struct Record {
     pub operation: Option<Text>,
     /// The thing touched.
     pub resource: Option<Resource>,
+    /// The id that an answer gave out, or that this call names: a statement, a conversation.
+    pub follow_up: Option<Resource>,
     /// The HTTP method.
     pub method: Option<Text>,
     /// The path; sealing cuts it at `?` and `#`, so that a query cannot slip in.
@@ -260,6 +268,8 @@ pub struct Record {
     pub duration_ms: Option<u64>,
     /// Only in a gap: how many records are known to be missing.
     pub lost: Option<u64>,
+    /// Only in a checkpoint: what is signed.
+    pub checkpoint: Option<Box<checkpoint::Checkpoint>>,
 }
 
 impl Record {
@@ -276,6 +286,7 @@ impl Record {
             route: None,
             operation: None,
             resource: None,
+            follow_up: None,
             method: None,
             path: None,
             mcp: None,
@@ -287,6 +298,7 @@ impl Record {
             bytes_received: None,
             duration_ms: None,
             lost: None,
+            checkpoint: None,
         }
     }
 

@@ -113,6 +113,8 @@ pub struct ResourceRule {
     pub number: bool,
     /// Whether ids are compared without regard to case, as Unity Catalog does with its names.
     pub folds: bool,
+    /// What touching it takes besides the operation's own scope.
+    pub scope: Option<Scope>,
 }
 
 /// An id that an earlier answer gave out, and that is bound to whoever got it.

@@ -27,6 +27,15 @@ impl Clock for SystemClock {
     }
 }
 
+/// The moment in a `Date` header (RFC 9110 section 5.6.7), in the form that servers write.
+pub fn http_date(text: &str) -> Option<Timestamp> {
+    // RFC 2822 dates with the zone that is obsolete there and the only one here.
+    let date = text.trim().strip_suffix(" GMT")?;
+    jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(format!("{date} +0000"))
+        .ok()
+}
+
 /// A clock that moves only when told to.
 #[derive(Debug)]
 pub struct ManualClock(Mutex<Timestamp>);
@@ -66,5 +75,20 @@ mod tests {
         assert_eq!(clock.now(), Timestamp::UNIX_EPOCH);
         clock.advance(SignedDuration::from_secs(5));
         assert_eq!(clock.now().as_second(), 5);
+    }
+
+    #[test]
+    fn dates_of_servers_are_read_and_others_are_not() {
+        let moment = http_date("Sun, 06 Nov 1994 08:49:37 GMT").map(Timestamp::as_second);
+        assert_eq!(moment, Some(784_111_777));
+        for other in [
+            "",
+            "GMT",
+            "784111777",
+            "Sun, 06 Nov 1994 08:49:37 +0100",
+            "1994-11-06T08:49:37Z",
+        ] {
+            assert_eq!(http_date(other), None, "{other}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::policy::{Observed, Policy, Route};
 use super::problem::Problem;
 use super::route::{PolicyOrigin, RouteSource, RunAs};
 
+mod possible;
 mod route;
 
 /// The most routes a policy may have.

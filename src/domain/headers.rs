@@ -12,8 +12,10 @@ use http::{Method, Version};
 use self::names::{
     HOP_BY_HOP, IDENTITY, IDENTITY_PREFIXES, NEVER_BACK, NEVER_OUT, NEVER_OUT_PREFIXES, fold,
 };
-mod framing;
+pub mod cookies;
+pub mod framing;
 mod names;
+pub mod token_end;
 
 /// Why a request's head was refused: always 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -24,9 +26,14 @@ pub enum HeadFault {
     /// No `Host`, two, or one that is no authority (SECURITY R15).
     #[error("the request must have exactly one valid Host")]
     Host,
-    /// `CONNECT`, `TRACE` or `TRACK`, or an absolute target.
+    /// `CONNECT` (but to a forward proxy's door), `TRACE` or `TRACK`.
     #[error("this form of request is not served")]
     Form,
+    /// An absolute target, as proxies of plain http get it.
+    #[error(
+        "a target with a scheme and a host is not served: this is no proxy for plain http; use https, or take this address out of HTTP_PROXY"
+    )]
+    Absolute,
     /// Two token headers, or one that is not visible ASCII (SECURITY R1).
     #[error("the user token must be in exactly one header")]
     TokenHeader,
@@ -57,7 +64,7 @@ pub fn check_head(
             authority.as_str()
         }
         (Version::HTTP_2, _, _, _) => return Err(HeadFault::Host),
-        (_, Some(_), _, _) => return Err(HeadFault::Form),
+        (_, Some(_), _, _) => return Err(HeadFault::Absolute),
         (_, None, Some(host), None) => host.to_str().map_err(|_| HeadFault::Host)?,
         (_, None, _, _) => return Err(HeadFault::Host),
     };
@@ -361,18 +368,6 @@ pub fn strip_outbound(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     headers.remove(header::HOST);
-}
-
-/// HTTP/2 may split `Cookie` into several headers; readers of HTTP/1.1 expect one (RFC 9113 section 8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
-    let crumbs = headers.get_all(header::COOKIE).iter();
-    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
-    if crumbs.len() > 1
-        && let Ok(mut joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
-    {
-        joined.set_sensitive(true);
-        headers.insert(header::COOKIE, joined);
-    }
 }
 
 /// The last act before the socket: the real credential, already in the form of a header value.

@@ -169,6 +169,13 @@ impl Origin {
         (other == *self).then_some(rest)
     }
 
+    /// The port, the scheme's own where none is written.
+    pub fn port(&self) -> u16 {
+        let written = self.authority.rsplit_once(':');
+        let written = written.and_then(|(_, port)| port.parse().ok());
+        written.unwrap_or(if self.https { 443 } else { 80 })
+    }
+
     /// The host alone.
     pub fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {

@@ -1,70 +1,85 @@
 //! What a policy allows or leaves out and probably does not mean: told at start, at a reload and by `check`; never fatal.
 //!
-//! Knows no file: problems carry the line. `compile.rs` has refused what is a mistake in itself.
+//! Knows no file: problems carry the line. `compile.rs` has refused what is a mistake in itself. One file for each kind of
+//! doubt: `shadow.rs` (order of the routes), `scopes.rs` (users), `ids.rs` (resources), `declared.rs` (the bundle),
+//! `upstreams.rs` (other apps).
 
-use std::collections::HashMap;
+use std::fmt;
 
-use super::catalog::APP;
+use super::bundle::Declared;
 use super::destination::Upstreams;
 use super::policy::{Policy, Route};
 use super::problem::Problem;
-use super::route::RunAs;
+use super::scope::ScopeSet;
 
-/// What is allowed and probably not meant: told at start, by `check`, and never fatal.
-pub fn warnings(policy: &Policy, upstreams: &Upstreams) -> Vec<Problem> {
-    let mut seen: HashMap<String, &Route> = HashMap::new();
-    let mut found = unreached(policy, upstreams);
+mod declared;
+mod ids;
+mod question;
+mod scopes;
+mod shadow;
+mod thing;
+mod upstreams;
+
+/// What a policy is seen against.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// The most that a user's session can hold (`users.scopes`); `None` = whatever the token holds.
+    pub ceiling: Option<&'a ScopeSet>,
+    /// What the bundle gives the app.
+    pub declared: Option<&'a Declared>,
+    /// The further hosts; `None` = nothing is known of them.
+    pub upstreams: Option<&'a Upstreams>,
+}
+
+/// Everything that is allowed and probably not meant, in the order of the lines.
+pub fn lint(policy: &Policy, around: Surroundings<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut shadows = shadow::Shadows::of(policy);
+    shadows.find(&mut found);
     for (index, route) in policy.routes().iter().enumerate() {
-        let place = |message: String| {
-            Problem::new(format!("routes[{index}] ({})", route.name), message).at(route.line)
-        };
-        if let Some(earlier) = seen.insert(route.describe(), route) {
-            found.push(
-                place(format!(
-                    "never matches: route `{}` matches the same calls before it",
-                    earlier.name
-                ))
-                .hint("remove one of the two"),
-            );
-        }
-        if may_reach(route) && !upstreams.iter().any(|u| route.on.names(&u.resource())) {
-            found.push(
-                place("names no upstream, so only the app's description can be asked for".into())
-                    .hint("add the app to outbound.upstreams"),
-            );
-        }
-        if route.run_as == RunAs::User
-            && route.scope.is_none()
-            && let Some(operations) = &route.on.operations
-            && operations
-                .iter()
-                .filter_map(|i| policy.catalog.operations().get(*i))
-                .all(|o| !o.user_scope)
-        {
-            found.push(
-                place("runs as the user, but no scope that an app can request covers it".into())
-                    .hint("use `as: app`"),
-            );
+        // What is built in or derived has no line to mend.
+        if route.line > 0 {
+            scopes::look((policy, &shadows.things), index, around.ceiling, &mut found);
+            ids::look(policy, index, &mut found);
         }
     }
+    if let Some(declared) = around.declared {
+        declared::look(policy, declared, &shadows.out_of_reach, &mut found);
+    }
+    if let Some(configured) = around.upstreams {
+        upstreams::look(policy, configured, &mut found);
+    }
+    found.sort_by_key(|problem| (problem.file.is_some(), problem.line));
     found
 }
 
-/// Upstreams that every call to is denied.
-fn unreached(policy: &Policy, upstreams: &Upstreams) -> Vec<Problem> {
-    let denied = upstreams.iter().filter(|u| {
-        let mut routes = policy.routes().iter();
-        !routes.any(|route| may_reach(route) && route.on.names(&u.resource()))
-    });
-    let warn = |name: &str, app: &str| {
-        let message = format!("no route lets anybody reach `{name}`");
-        Problem::new("outbound.upstreams", message)
-            .hint(format!("add a route with `resource: {APP}/{app}`"))
-    };
-    denied.map(|u| warn(&u.name, &u.app)).collect()
+fn problem(index: usize, route: &Route, message: impl Into<String>) -> Problem {
+    Problem::new(format!("routes[{index}] ({})", route.name), message).at(route.line)
 }
 
-/// Whether the route could let a call to an upstream through.
-fn may_reach(route: &Route) -> bool {
-    route.run_as != RunAs::Deny && route.on.may_reach_upstream()
+/// Where a route stands, for people.
+struct Place<'a>(&'a Route);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.line {
+            0 => f.write_str("from the bundle"),
+            line => write!(f, "line {line}"),
+        }
+    }
 }
+
+/// A few of many, and how many more.
+fn listed(all: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN_MAX: usize = 3;
+    let more = all.len().saturating_sub(SHOWN_MAX);
+    let shown: Vec<String> = all.take(SHOWN_MAX).collect();
+    match (&*shown, more) {
+        ([first, second], 0) => format!("{first} and {second}"),
+        (_, 0) => shown.join(", "),
+        _ => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

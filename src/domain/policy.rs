@@ -49,6 +49,8 @@ pub struct Grant {
     route: Arc<Route>,
     identity: Identity,
     scope: Option<Scope>,
+    /// What the things touched take besides.
+    further: Vec<Scope>,
     destination: Destination,
     would_deny: Option<DenyReason>,
 }
@@ -69,9 +71,15 @@ impl Grant {
         self.identity
     }
 
-    /// The scope the call needs: what to ask the token endpoint for.
+    /// The scope the operation needs.
     pub fn scope(&self) -> Option<&Scope> {
         self.scope.as_ref()
+    }
+
+    /// All that the call needs, what to ask the token endpoint for; `None` where nobody knows.
+    pub fn scopes(&self) -> Option<ScopeSet> {
+        let own = self.scope.clone()?;
+        Some(ScopeSet::new(self.further.iter().cloned().chain([own])))
     }
 
     /// Why the call would have been refused, were the policy not merely observed.
@@ -199,7 +207,7 @@ impl Policy {
         route.scope.clone().or_else(of_app).or_else(named)
     }
 
-    fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
+    pub(super) fn first(&self, call: &Call<'_>, touch: &Touch<'_>) -> Option<&Arc<Route>> {
         self.index.first(&self.routes, call, touch)
     }
 
@@ -262,8 +270,8 @@ fn judge(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
         let route = policy
             .first(call, touch)
             .ok_or_else(|| plain(unmatched(call)))?;
-        let one = grant_by(route, call)?;
-        match &grant {
+        let one = grant_by(route, call, touch)?;
+        match &mut grant {
             Some(earlier) if earlier.identity != one.identity => {
                 return Err(Denial {
                     reason: DenyReason::ResourcesDisagree,
@@ -271,7 +279,7 @@ fn judge(policy: &Policy, call: &Call<'_>) -> Result<Grant, Denial> {
                     scope: None,
                 });
             }
-            Some(_) => {}
+            Some(earlier) => earlier.further.extend(one.further),
             None => grant = Some(one),
         }
     }
@@ -300,6 +308,9 @@ fn observe(policy: &Policy, call: &Call<'_>, denial: Denial) -> Result<Grant, De
                     CallerView::User { .. } => Identity::User,
                 },
                 scope: call.operation.map(|(_, o)| o.scope.clone()),
+                further: { call.touches.iter() }
+                    .filter_map(|touch| touch.scope.cloned())
+                    .collect(),
                 destination: call.destination.clone(),
                 would_deny: Some(denial.reason),
             })
@@ -309,7 +320,7 @@ fn observe(policy: &Policy, call: &Call<'_>, denial: Denial) -> Result<Grant, De
 }
 
 /// What one route says of the call.
-fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
+fn grant_by(route: &Arc<Route>, call: &Call<'_>, touch: &Touch<'_>) -> Result<Grant, Denial> {
     let deny = |reason, scope: Option<&Scope>| Denial {
         reason,
         route: Some(Arc::clone(route)),
@@ -337,6 +348,9 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         if !held {
             return Err(deny(DenyReason::ScopeMissing, scope));
         }
+        if let Some(needed) = touch.scope.filter(|needed| !scopes.covers(needed)) {
+            return Err(deny(DenyReason::ScopeMissing, Some(needed)));
+        }
     }
     check_follow_up(identity, call).map_err(|reason| deny(reason, None))?;
     if call.partition == Partition::Foreign {
@@ -346,6 +360,7 @@ fn grant_by(route: &Arc<Route>, call: &Call<'_>) -> Result<Grant, Denial> {
         route: Arc::clone(route),
         identity,
         scope: scope.cloned(),
+        further: touch.scope.cloned().into_iter().collect(),
         destination: call.destination.clone(),
         would_deny: None,
     })

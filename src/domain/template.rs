@@ -9,6 +9,8 @@ use std::collections::HashMap;
 
 use super::path::CanonicalPath;
 
+mod order;
+
 /// Why a template was refused; the text says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateFault {

@@ -3,7 +3,7 @@
 //! Answered by the sidecar itself on exact paths, never proxied. Has no type that holds a secret.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -29,6 +29,15 @@ pub struct Addresses {
     pub admin: SocketAddr,
 }
 
+/// Whether the agent is kept from walking around the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confinement {
+    /// `off`, `confined`, `unavailable` or `in_vain`.
+    pub state: &'static str,
+    /// How far, or why not.
+    pub detail: String,
+}
+
 /// What the admin listener answers from.
 pub struct Admin {
     proxy: Arc<Proxy>,
@@ -36,6 +45,10 @@ pub struct Admin {
     started: Timestamp,
     /// Why the last reload was refused; the policy before it is in force.
     refused_reload: Mutex<Option<String>>,
+    /// Known once a child is started; never, where there is none.
+    confinement: OnceLock<Confinement>,
+    /// Whose identity every request without a token gets; never set but by `dev`.
+    development: OnceLock<String>,
 }
 
 /// One line of `/readyz`.
@@ -53,6 +66,8 @@ impl Admin {
             addresses,
             started,
             refused_reload: Mutex::new(None),
+            confinement: OnceLock::new(),
+            development: OnceLock::new(),
         }
     }
 
@@ -62,6 +77,18 @@ impl Admin {
             .refused_reload
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = refused;
+    }
+
+    /// Notes how the child is started; there is one in a life.
+    pub fn confined(&self, confinement: Confinement) {
+        // A second child there is not; the first word stands.
+        let _ = self.confinement.set(confinement);
+    }
+
+    /// Notes that the front door is played, and by whom.
+    pub fn develops(&self, identity: String) {
+        // There is one in a life.
+        let _ = self.development.set(identity);
     }
 
     /// Answers one request.
@@ -188,6 +215,8 @@ impl Admin {
             "workspace": self.proxy.workspace_origin.to_string(),
             "upstreams": upstreams,
             "agent": agent_word(self.proxy.gate.state()),
+            "development": self.development.get(),
+            "confinement": self.confinement.get().map(|c| json!({"state": c.state, "detail": c.detail})),
             "policy": {
                 "origin": snapshot.policy.origin().as_str(),
                 "observed_until": snapshot.policy.observed_until().map(|until| until.to_string()),
@@ -205,6 +234,8 @@ impl Admin {
                 "last_error": audit.last_error.as_deref(),
                 "seq": audit.seq,
                 "head": audit.head.to_string(),
+                "key_id": audit.key.map(|key| key.id()),
+                "public_key": audit.key.map(|key| key.to_string()),
                 "written": audit.written,
                 "failed": audit.failed,
             },

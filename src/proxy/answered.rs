@@ -17,6 +17,7 @@ use crate::runtime::http_client::{Body, SendFault};
 use crate::runtime::session::Caller;
 
 use super::error::ProxyError;
+use super::record::Created;
 use super::sending::Failed;
 use super::target::Target;
 use super::{Proxy, partition, tap};
@@ -33,6 +34,8 @@ pub struct Answered<'a> {
     pub identity: Identity,
     /// What the call touched; ids that the answer gives out stand for it.
     pub resource: Option<ResourceId>,
+    /// Where the id that the answer gives out is noted for the record.
+    pub created: Created,
 }
 
 impl Answered<'_> {
@@ -102,9 +105,17 @@ impl Answered<'_> {
             owner,
             resource: self.resource.clone(),
         };
+        let noted = (self.created.clone(), Arc::clone(&kind));
         let bind = move |id: &str| table.bind(&kind, id, bound.clone());
         match &creates.place {
-            Place::Body(member) => response.map(|body| tap::tap(body, member, bind).boxed_unsync()),
+            Place::Body(member) => {
+                let bind = move |id: &str| {
+                    noted.0.note(&noted.1, id);
+                    bind(id);
+                };
+                response.map(|body| tap::tap(body, member, bind).boxed_unsync())
+            }
+            // The id of a session is as good as a key to it, so it is bound but not recorded.
             Place::Header(name) => {
                 let id = { response.headers().get(name) }.and_then(|value| value.to_str().ok());
                 id.into_iter().for_each(bind);

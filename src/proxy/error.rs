@@ -19,11 +19,15 @@ use crate::domain::policy::nearest::Nearest;
 use crate::domain::token::fault::TokenFault;
 use crate::runtime::audit_writer::AuditUnavailable;
 use crate::runtime::credential::CredentialFault;
-use crate::runtime::endpoint_fault::EndpointFault;
 use crate::runtime::http_client::{Body, SendFault, full};
+use crate::runtime::tunnel::TunnelFault;
 
+use self::credential::{credential_row, token_reason};
 use super::body::BodyFault;
+use super::connect::ConnectFault;
 
+mod credential;
+pub mod mcp;
 mod words;
 
 /// Whom to wake: the value of the log field `fault`.
@@ -111,8 +115,14 @@ pub enum ProxyError {
     /// The front door of the upstream sends whoever it does not let in to its login.
     #[error("the upstream answered with its login")]
     UpstreamLogin,
-    /// More requests than `limits.requests` are in flight.
-    #[error("more requests in flight than limits.requests")]
+    /// CONNECT to a place that tunnels may not lead to.
+    #[error("{0}")]
+    Connect(ConnectFault),
+    /// A tunnel that may be, to a far side that is not there.
+    #[error("{0}")]
+    Tunnel(#[source] TunnelFault),
+    /// More requests than `limits.requests`, or tunnels than `limits.tunnels`.
+    #[error("more requests in flight than limits.requests, or tunnels than limits.tunnels")]
     Overloaded,
     /// A step met what its predecessor rules out, or panicked.
     #[error("internal: {0}")]
@@ -134,6 +144,8 @@ pub struct DeniedCall {
     pub caller: &'static str,
     /// The route that came nearest, where none matched.
     pub nearest: Option<Nearest>,
+    /// Whether an MCP client reads the refusal.
+    pub speaks_mcp: bool,
 }
 
 struct Row {
@@ -147,7 +159,7 @@ struct Row {
 
 /// Every reason of the table below; a denial has those of [`DenyReason::ALL`] instead. `tests/tidy.rs` holds the list to the
 /// table and the README to the list.
-pub const REASONS: [&str; 34] = [
+pub const REASONS: [&str; 37] = [
     "bad_head",
     "bad_path",
     "bad_request",
@@ -172,6 +184,9 @@ pub const REASONS: [&str; 34] = [
     "upstream_login_required",
     "upstream_unreachable",
     "upstream_timeout",
+    "connect_refused",
+    "tunnel_unreachable",
+    "tunnel_timeout",
     "overloaded",
     "internal",
     "token_missing",
@@ -275,6 +290,14 @@ impl ProxyError {
             }
             Self::Upstream(SendFault::Timeout(_)) => row(TIMEOUT, "upstream_timeout", Upstream),
             Self::UpstreamLogin => row(FORBIDDEN, "upstream_login_required", Upstream),
+            Self::Connect(ConnectFault::Place(_)) => row(BAD, "connect_refused", Caller),
+            Self::Connect(ConnectFault::NotListed(_) | ConnectFault::Address(..)) => {
+                row(FORBIDDEN, "connect_refused", Policy)
+            }
+            Self::Tunnel(TunnelFault::Timeout(_)) => row(TIMEOUT, "tunnel_timeout", Upstream),
+            Self::Tunnel(TunnelFault::Resolve(_) | TunnelFault::Connect(_)) => {
+                row(GATEWAY, "tunnel_unreachable", Upstream)
+            }
             Self::Overloaded => row(LATER, "overloaded", Sidecar),
             Self::Internal(_) => row(INTERNAL, "internal", Sidecar),
         }
@@ -306,8 +329,18 @@ impl ProxyError {
             details.push(json!({"@type": ERROR_INFO, "reason": "FILES_API_API_IS_NOT_ENABLED", "domain": "valetkey", "metadata": {}}));
         }
         details.push(json!({"@type": REQUEST_INFO, "request_id": request_id, "serving_data": ""}));
-        let body = json!({"error_code": row.error_code, "message": format!("valetkey: {}", self.public()), "details": details});
+        let message = format!("valetkey: {}", self.public());
+        let mut body =
+            json!({"error_code": row.error_code, "message": message, "details": details});
+        let speaks_mcp = matches!(self, Self::Denied(denied) if denied.speaks_mcp);
+        if speaks_mcp {
+            let data = json!({"reason": row.reason, "request_id": request_id, "metadata": self.metadata()});
+            mcp::add(&mut body, row.status, &message, &data);
+        }
         let mut response = Response::new(full(body.to_string()));
+        if speaks_mcp {
+            mcp::say(&mut response, &message);
+        }
         *response.status_mut() = row.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -329,74 +362,15 @@ impl ProxyError {
         }
         response
     }
-
-    fn metadata(&self) -> serde_json::Value {
-        let Self::Denied(denied) = self else {
-            return json!({});
-        };
-        let mut metadata = serde_json::Map::new();
-        let mut put = |key: &str, value: Option<String>| {
-            if let Some(value) = value {
-                metadata.insert(key.into(), value.into());
-            }
-        };
-        put(
-            "route",
-            denied.denial.route.as_ref().map(|r| r.name.to_string()),
-        );
-        put(
-            "nearest_route",
-            denied.nearest.as_ref().map(|n| n.route.name.to_string()),
-        );
-        put(
-            "operation",
-            denied.operation.as_ref().map(ToString::to_string),
-        );
-        put(
-            "scope",
-            denied.denial.scope.as_ref().map(ToString::to_string),
-        );
-        put(
-            "resources",
-            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
-        );
-        metadata.into()
-    }
 }
 
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 const REQUEST_INFO: &str = "type.googleapis.com/google.rpc.RequestInfo";
 
-fn token_reason(fault: TokenFault) -> &'static str {
-    match fault.public() {
-        "missing" => "token_missing",
-        "expired" => "token_expired",
-        _ => "token_invalid",
-    }
-}
-
-fn credential_row(fault: &CredentialFault) -> Row {
-    use Fault::{Caller, Sidecar, Workspace};
-    let endpoint = match fault {
-        CredentialFault::NoSession | CredentialFault::Header => {
-            return row(INTERNAL, "internal", Sidecar);
-        }
-        CredentialFault::App(endpoint) | CredentialFault::Exchange(endpoint) => endpoint,
-    };
-    match endpoint {
-        EndpointFault::SubjectRefused { .. } => row(FORBIDDEN, "exchange_refused", Caller),
-        EndpointFault::Timeout { .. } => row(TIMEOUT, "token_endpoint_timeout", Workspace),
-        EndpointFault::NotConfigured => row(GATEWAY, "app_credential_missing", Sidecar),
-        EndpointFault::Refused { .. } => row(GATEWAY, "app_credential_refused", Workspace),
-        EndpointFault::Busy { .. }
-        | EndpointFault::Unreachable { .. }
-        | EndpointFault::Invalid { .. } => row(GATEWAY, "token_endpoint_unavailable", Workspace),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::endpoint_fault::EndpointFault;
 
     #[test]
     fn only_what_asks_for_a_repeat_answers_503() {

@@ -23,14 +23,15 @@ use crate::domain::token::fault::TokenFault;
 use crate::runtime::agent_gate::AgentState;
 use crate::runtime::http_client::{Body, SendFault};
 use crate::runtime::listener::Peer;
-use crate::runtime::session::{Lease, Session, SessionFault};
+use crate::runtime::session::lease::Lease;
+use crate::runtime::session::{Session, SessionFault};
 use crate::runtime::upstream::{self, AgentIdentity, AgentRequest};
 use crate::runtime::verifier::VerifyFault;
 
 use super::body::{BodyFault, is_senders_doing, without_trailers};
 use super::error::ProxyError;
 use super::record::RequestRecord;
-use super::{Proxy, Snapshot, UserMode};
+use super::{Proxy, Snapshot, UserMode, tunnel};
 
 /// Serves one inbound request; errors become answers here.
 pub async fn answer(
@@ -243,7 +244,8 @@ fn agent_request(
             let identity = AgentIdentity::Session {
                 token: &user.token,
                 verified: identity,
-                claimed: user.claimed.clone(),
+                claimed: &user.claimed,
+                expires: verified.expires(),
             };
             AgentRequest::new(&proxy.agent, names, parts, body, identity)
         }
@@ -304,12 +306,12 @@ fn join(
     proxy.tunnels.spawn(async move {
         let joined = tokio::try_join!(client, agent);
         if let Ok((client, agent)) = joined {
-            // Either side may hang up at any time; that is how tunnels end.
-            let _ =
-                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(agent))
-                    .await;
+            let lease = match &admitted {
+                Admitted::User(user) => Some(&user.lease),
+                Admitted::Anonymous => None,
+            };
+            tunnel::relay(TokioIo::new(client), TokioIo::new(agent), lease).await;
         }
-        drop(admitted);
     });
     headers::clean_agent_answer(response.headers_mut());
     ask_for_websocket(response.headers_mut());

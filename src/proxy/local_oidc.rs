@@ -1,10 +1,9 @@
 //! The answers of PRODUCT 6.4: discovery and tokens, by the sidecar itself, so that unmodified SDKs work and cannot talk
 //! around it.
 //!
-//! Every URL is built from the listener's own address, never from the `Host` header (SECURITY R28). Tokens are local and worth
+//! Every URL is built from the origin that `way.rs` gives, never from the `Host` header (SECURITY R28). Tokens are local and worth
 //! nothing anywhere else. Nothing under `/oidc/` or `/.well-known/` is ever forwarded.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -30,20 +29,14 @@ pub struct LocalClient {
 
 /// The local endpoints.
 pub struct LocalOidc {
-    origin: String,
     workspace_id: Option<String>,
     client: Option<LocalClient>,
 }
 
 impl LocalOidc {
-    /// `address` is the outbound listener's.
-    pub fn new(
-        address: SocketAddr,
-        workspace_id: Option<String>,
-        client: Option<LocalClient>,
-    ) -> Self {
+    /// The pair, where there is one, and what discovery says beside addresses.
+    pub fn new(workspace_id: Option<String>, client: Option<LocalClient>) -> Self {
         Self {
-            origin: format!("http://{address}"),
             workspace_id,
             client,
         }
@@ -57,25 +50,23 @@ impl LocalOidc {
         })
     }
 
-    /// The origin that answers name: the listener's.
-    pub fn origin(&self) -> &str {
-        &self.origin
-    }
-
-    /// Answers a request for a path that [`LocalOidc::owns`]; `None` when there is no such endpoint.
+    /// Answers a request for a path that [`LocalOidc::owns`], naming `origin`; `None` when there is no such endpoint.
     pub async fn answer(
         &self,
         request: Request<Body>,
+        origin: &str,
         sessions: &SessionTable,
     ) -> Option<Response<Body>> {
         let (parts, body) = request.into_parts();
         match (&parts.method, parts.uri.path()) {
-            (&Method::GET, "/.well-known/databricks-config") => Some(ok(&self.databricks_config())),
+            (&Method::GET, "/.well-known/databricks-config") => {
+                Some(ok(&self.databricks_config(origin)))
+            }
             (
                 &Method::GET,
                 "/oidc/.well-known/oauth-authorization-server"
                 | "/oidc/.well-known/openid-configuration",
-            ) => Some(ok(&self.metadata())),
+            ) => Some(ok(&metadata(origin))),
             (&Method::GET, "/oidc/jwks.json") => Some(ok(&sessions
                 .jwks()
                 .cloned()
@@ -87,27 +78,10 @@ impl LocalOidc {
         }
     }
 
-    fn databricks_config(&self) -> Value {
+    fn databricks_config(&self, origin: &str) -> Value {
         json!({
-            "oidc_endpoint": format!("{}/oidc", self.origin),
+            "oidc_endpoint": format!("{origin}/oidc"),
             "workspace_id": self.workspace_id,
-        })
-    }
-
-    /// RFC 8414.
-    fn metadata(&self) -> Value {
-        let origin = &self.origin;
-        json!({
-            "issuer": format!("{origin}/oidc"),
-            "authorization_endpoint": format!("{origin}/oidc/v1/authorize"),
-            "token_endpoint": format!("{origin}/oidc/v1/token"),
-            "jwks_uri": format!("{origin}/oidc/jwks.json"),
-            "response_types_supported": ["code"],
-            "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["EdDSA"],
-            "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
-            "scopes_supported": ["all-apis"],
         })
     }
 
@@ -177,6 +151,22 @@ impl LocalOidc {
             "scope": scope,
         }))
     }
+}
+
+/// RFC 8414.
+fn metadata(origin: &str) -> Value {
+    json!({
+        "issuer": format!("{origin}/oidc"),
+        "authorization_endpoint": format!("{origin}/oidc/v1/authorize"),
+        "token_endpoint": format!("{origin}/oidc/v1/token"),
+        "jwks_uri": format!("{origin}/oidc/jwks.json"),
+        "response_types_supported": ["code"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["EdDSA"],
+        "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "scopes_supported": ["all-apis"],
+    })
 }
 
 async fn read_form(headers: &HeaderMap, body: Body) -> Result<Vec<(String, String)>, &'static str> {

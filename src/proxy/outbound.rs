@@ -14,8 +14,9 @@ use crate::domain::ask::{
     self, Call, CallerView, Partition, Request as AskRequest, ResourceId, Touch, touch,
 };
 use crate::domain::catalog::Operation;
+use crate::domain::catalog::member::Place;
 use crate::domain::destination::Destination;
-use crate::domain::headers;
+use crate::domain::headers::{self, token_end};
 use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::domain::policy::nearest::nearest;
 use crate::domain::policy::{Grant, Policy, decide};
@@ -27,28 +28,26 @@ use crate::runtime::upstream::OutboundParts;
 use super::answered::Answered;
 use super::body::{self, Outgoing};
 use super::error::{DeniedCall, ProxyError};
-use super::local_oidc::LocalOidc;
 use super::record::RequestRecord;
 use super::sending::{Failed, Sending};
 use super::target::Target;
-use super::{Proxy, Snapshot, partition, refusal};
-
-/// What a `Host` without a port means.
-const HTTP_PORT: u16 = 80;
+use super::way::Way;
+use super::{Proxy, Snapshot, error, partition, refusal};
 
 /// Serves one outbound request; errors become answers here.
 pub async fn answer(
     proxy: &Arc<Proxy>,
     request: Request<Body>,
+    way: &Way,
     mut record: RequestRecord,
 ) -> Response<Body> {
-    if LocalOidc::owns(request.uri().path()) {
-        return match local(proxy, request).await {
+    if way.is_local(request.uri().path()) {
+        return match local(proxy, request, way).await {
             Ok(response) => record.answered(response, None),
             Err(error) => record.refused(&error, None),
         };
     }
-    match Box::pin(serve(proxy, request, &mut record)).await {
+    match Box::pin(serve(proxy, request, way, &mut record)).await {
         Ok((response, receipt)) => record.answered(response, Some(receipt)),
         Err(Failed { error, receipt }) => record.refused(&error, receipt),
     }
@@ -57,17 +56,19 @@ pub async fn answer(
 async fn serve(
     proxy: &Arc<Proxy>,
     request: Request<Body>,
+    way: &Way,
     record: &mut RequestRecord,
 ) -> Result<(Response<Body>, Receipt), Failed> {
     let snapshot = proxy.snapshot.load_full();
     let (mut parts, body) = request.into_parts();
-    check_local(proxy, &parts)?;
+    check_local(proxy, &parts, way)?;
     headers::strip_hop_by_hop(&mut parts.headers);
     let caller = caller(proxy, &mut parts, record)?;
-    let (destination, path) = proxy.upstreams.read(parts.uri.path())?;
+    let (destination, path) = way.read(&proxy.upstreams, parts.uri.path())?;
     let target = Target {
         destination: &destination,
         path: &path,
+        way,
     };
     if destination == Destination::Workspace {
         ask::check_workspace_selectors(parts.uri.query(), proxy.settings.workspace_id.as_deref())
@@ -103,10 +104,16 @@ async fn serve(
         caller: &caller,
         identity: grant.identity(),
         resource,
+        created: record.created(),
     };
     let (mut response, receipt) = answered.hand_on(proxy, sent.response, sent.receipt).await?;
     if let Some(missing) = &sent.missing {
         refusal::tell(missing, &mut response, record);
+    }
+    if let Caller::User(session) = &caller {
+        let (expires, now) = (session.token().expires(), proxy.clock.now());
+        let ahead = proxy.settings.expiry_warning;
+        token_end::warn(response.headers_mut(), expires, now, ahead);
     }
     Ok((response, receipt))
 }
@@ -133,6 +140,10 @@ impl<'a> Asked<'a> {
         let named = named.flatten();
         let named = named.as_ref().map(|(kind, id)| (*kind, &**id));
         let follow_up = proxy.follow_ups.view(named);
+        // The id of a session, which stands in a header, is as good as a key to it.
+        let rule = operation.and_then(|o| o.follow_up.as_ref());
+        let shown = rule.is_some_and(|rule| !matches!(rule.place, Place::Header(_)));
+        record.follows(named.filter(|_| shown));
         let touches = { self.destination }.touches(operation, &self.request, &follow_up)?;
         record.touches(operation.map(|o| &o.id), &touches);
         let partition = match operation {
@@ -164,7 +175,7 @@ impl<'a> Asked<'a> {
             now: proxy.clock.now(),
         };
         let grant = decide(&snapshot.policy, &call)
-            .map_err(|denial| denied(&snapshot.policy, &call, denial, record))?;
+            .map_err(|denial| denied(&snapshot.policy, &call, denial, self.speaks_mcp(), record))?;
         record.granted(&grant);
         let first = touches.first().and_then(|touch| touch.resource.as_ref());
         let first = first.map(|r| ResourceId {
@@ -172,6 +183,17 @@ impl<'a> Asked<'a> {
             id: r.id.as_ref().into(),
         });
         Ok((grant, first))
+    }
+
+    /// Whether the answer goes to an MCP client. What another app speaks nobody but its client can say.
+    fn speaks_mcp(&self) -> bool {
+        match self.operation {
+            Some((_, operation)) => operation.mcp.is_some(),
+            None => {
+                *self.destination != Destination::Workspace
+                    && error::mcp::is_spoken(&self.parts.headers)
+            }
+        }
     }
 
     /// What leaves, but for the credential.
@@ -192,7 +214,7 @@ impl<'a> Asked<'a> {
 }
 
 /// Only a client on this machine, by the sidecar's own name, not a page in some browser (SECURITY R15, R27).
-fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
+fn check_local(proxy: &Proxy, parts: &Parts, way: &Way) -> Result<(), ProxyError> {
     headers::check_head(&parts.method, &parts.uri, parts.version, &parts.headers)?;
     if parts
         .uri
@@ -203,15 +225,11 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
         return Err(ProxyError::TargetTooLong);
     }
     let host = headers::host(&parts.uri, &parts.headers);
-    let own_port = proxy.settings.outbound_address.port();
-    let named = host.parse::<http::uri::Authority>().is_ok_and(|host| {
-        crate::domain::identity::is_loopback_host(host.host())
-            && host.port_u16().unwrap_or(HTTP_PORT) == own_port
-    });
-    if !named {
-        return Err(ProxyError::NotLocal(
-            "the Host must be this listener's own loopback address and port",
-        ));
+    if !way.is_called(proxy.settings.outbound_address, host) {
+        return Err(ProxyError::NotLocal(match way {
+            Way::Direct { .. } => "the Host must be this listener's own loopback address and port",
+            Way::Inside(_) => "the Host must be the one that the tunnel was asked for",
+        }));
     }
     if headers::is_cross_site(&parts.headers) {
         Err(ProxyError::NotLocal(
@@ -222,12 +240,17 @@ fn check_local(proxy: &Proxy, parts: &Parts) -> Result<(), ProxyError> {
     }
 }
 
-async fn local(proxy: &Proxy, request: Request<Body>) -> Result<Response<Body>, ProxyError> {
+async fn local(
+    proxy: &Proxy,
+    request: Request<Body>,
+    way: &Way,
+) -> Result<Response<Body>, ProxyError> {
     let (parts, body) = request.into_parts();
-    check_local(proxy, &parts)?;
+    check_local(proxy, &parts, way)?;
+    let (request, origin) = (Request::from_parts(parts, body), way.origin(proxy));
     proxy
         .local
-        .answer(Request::from_parts(parts, body), &proxy.sessions)
+        .answer(request, &origin, &proxy.sessions)
         .await
         .ok_or(ProxyError::NoSuchLocal)
 }
@@ -289,6 +312,7 @@ fn denied(
     policy: &Policy,
     call: &Call<'_>,
     denial: Denial,
+    speaks_mcp: bool,
     record: &mut RequestRecord,
 ) -> ProxyError {
     record.denied(&denial);
@@ -306,6 +330,7 @@ fn denied(
         } else {
             "user"
         },
+        speaks_mcp,
     }))
 }
 

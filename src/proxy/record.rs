@@ -3,8 +3,8 @@
 //! Audit, metrics and log are three views of this value. It is filled by the flow as facts become known; dropping it
 //! unfinished means that the caller went away. Knows no decision. `runtime/audit_writer.rs` writes what it says.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response};
@@ -25,15 +25,15 @@ use crate::runtime::http_client::Body;
 use crate::runtime::metrics::{Direction, Metrics, RequestLabels};
 
 use self::recorded::Recorded;
+use self::words::{chain, clipped, known_method, trace_id};
 use super::error::ProxyError;
 
 mod recorded;
+pub mod tunnelled;
+mod words;
 
 /// The status in records of a peer that left before the answer was whole (the field's convention).
 const CLIENT_GONE: u16 = 499;
-
-/// The longest method or path that a record keeps while it waits to be written, in bytes.
-const RECORDED_TEXT_BYTES_MAX: usize = 2048;
 
 /// The places a record ends up in.
 #[derive(Clone)]
@@ -73,8 +73,23 @@ pub struct RequestRecord {
     receipt: Option<Receipt>,
     sent: Arc<AtomicU64>,
     received: u64,
+    created: Created,
     status: u16,
     closed: bool,
+}
+
+/// The id that the answer gives out, noted while it streams by.
+#[derive(Debug, Clone, Default)]
+pub struct Created(Arc<OnceLock<AuditResource>>);
+
+impl Created {
+    /// Notes it; the first one stands.
+    pub fn note(&self, kind: &Arc<str>, id: &str) {
+        let _ = self.0.set(AuditResource {
+            kind: Text::Shared(Arc::clone(kind)),
+            id: Text::from(clipped(id)),
+        });
+    }
 }
 
 impl RequestRecord {
@@ -96,6 +111,7 @@ impl RequestRecord {
             receipt: None,
             sent: Arc::default(),
             received: 0,
+            created: Created::default(),
             status: CLIENT_GONE,
             closed: false,
         }
@@ -165,6 +181,19 @@ impl RequestRecord {
                 tool: message.tool.map(|tool| Text::from(clipped(tool))),
             })
         });
+    }
+
+    /// Notes the statement or conversation that the call names.
+    pub fn follows(&mut self, follow_up: Option<(&str, &str)>) {
+        self.base.follow_up = follow_up.map(|(kind, id)| AuditResource {
+            kind: Text::from(kind.to_owned()),
+            id: Text::from(clipped(id)),
+        });
+    }
+
+    /// Where to note the id that the answer gives out.
+    pub fn created(&self) -> Created {
+        self.created.clone()
     }
 
     /// Notes a decision in favour.
@@ -309,6 +338,9 @@ impl RequestRecord {
             let mut record = self.base.clone();
             record.event = Event::Outcome;
             record.reason = ending.map(Text::Fixed).or(record.reason);
+            if let Some(created) = self.created.0.get() {
+                record.follow_up = Some(created.clone());
+            }
             measure(&mut record, &self.sent, self.received, self.started);
             audit.outcome(receipt, record);
         }
@@ -344,50 +376,45 @@ fn measure(record: &mut Record, sent: &AtomicU64, received: u64, started: Instan
     record.duration_ms = Some(elapsed.unwrap_or(u64::MAX));
 }
 
-fn known_method(method: &http::Method) -> Option<&'static str> {
-    ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-        .into_iter()
-        .find(|known| *known == method.as_str())
-}
-
-/// Records wait in a queue of thousands, and what is beyond is cut from the line anyway.
-fn clipped(text: &str) -> Arc<str> {
-    let whole = |end: &usize| text.is_char_boundary(*end);
-    let end = (0..=RECORDED_TEXT_BYTES_MAX.min(text.len()))
-        .rev()
-        .find(whole);
-    text.get(..end.unwrap_or(0)).unwrap_or_default().into()
-}
-
-/// The trace id of a W3C `traceparent` (Trace Context level 1, section 3.2).
-fn trace_id(traceparent: &str) -> Option<&str> {
-    let id = traceparent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
-}
-
-/// An error with its causes, for the log only.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::audit_writer::AuditSettings;
+    use crate::runtime::http_client::full;
 
-    #[test]
-    fn only_a_whole_trace_id_is_taken() {
-        assert_eq!(
-            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-            Some("4bf92f3577b34da6a3ce929d0e0e4736")
-        );
-        assert_eq!(trace_id("00-xyz-1-01"), None);
-        assert_eq!(trace_id(""), None);
+    #[tokio::test]
+    async fn a_panic_after_the_intent_leaves_an_outcome_that_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("log.jsonl");
+        let metrics = Metrics::new().unwrap();
+        let clock = Arc::new(crate::domain::clock::SystemClock);
+        let settings = AuditSettings::new(file.clone());
+        let audit = AuditWriter::start(&settings, clock, metrics.clone()).unwrap();
+        let sinks = Sinks {
+            audit: Arc::new(audit),
+            metrics,
+            cut: CancellationToken::new(),
+        };
+        for with_receipt_in_the_flow in [true, false] {
+            let mut record =
+                RequestRecord::open(sinks.clone(), Direction::Outbound, Uuid::now_v7());
+            let flow = tokio::spawn(async move {
+                let receipt = record.intend().await.unwrap();
+                if with_receipt_in_the_flow {
+                    std::panic::resume_unwind(Box::new("as the test wants it"));
+                }
+                let _answer = record.answered(Response::new(full("x")), Some(receipt));
+                std::panic::resume_unwind(Box::new("as the test wants it"));
+            });
+            assert!(flow.await.unwrap_err().is_panic());
+        }
+        sinks.audit.close().await.unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        assert_eq!(text.matches(r#""event":"intent""#).count(), 2, "{text}");
+        let ends = r#""event":"outcome""#;
+        let ends: Vec<&str> = text.lines().filter(|line| line.contains(ends)).collect();
+        assert_eq!(ends.len(), 2, "{text}");
+        let says = |line: &&str| line.contains(r#""reason":"internal""#);
+        assert!(ends.iter().all(says), "{text}");
     }
 }

@@ -1,7 +1,9 @@
 //! Where an answer came from, and what the addresses in it become so that the agent comes back to the sidecar.
 //!
-//! Addresses are built from the listener's own, never from the `Host` header. Knows no policy. `outbound.rs` is the story it
-//! is part of; `tap.rs` changes what stands in bodies.
+//! Addresses are those that the agent uses by its way (`way.rs`), never from the `Host` header. Knows no policy.
+//! `outbound.rs` is the story it is part of; `tap.rs` changes what stands in bodies.
+
+use std::sync::Arc;
 
 use http::header::LOCATION;
 use http::{HeaderValue, Response};
@@ -13,6 +15,7 @@ use crate::domain::path::CanonicalPath;
 use crate::runtime::http_client::Body;
 
 use super::Proxy;
+use super::way::Way;
 
 /// Where the front door of an app sends whoever it does not let in: the workspace's login, or its own (facts 1.4).
 const LOGINS: [&str; 2] = ["/oidc", "/.auth"];
@@ -24,6 +27,8 @@ pub struct Target<'a> {
     pub destination: &'a Destination,
     /// The path there.
     pub path: &'a CanonicalPath,
+    /// How the call came.
+    pub way: &'a Way,
 }
 
 impl Target<'_> {
@@ -54,12 +59,12 @@ impl Target<'_> {
         let here = location(response).and_then(|location| match self.destination {
             Destination::Workspace => {
                 let rest = proxy.workspace_origin.inside(location)?;
-                Some(format!("{}{rest}", proxy.local.origin()))
+                Some(format!("{}{rest}", self.here(proxy)))
             }
             Destination::Upstream(upstream) => {
                 let rest = upstream.origin.inside(location).map(str::to_owned);
                 let rest = rest.or_else(|| resolved(self.path.as_str(), location))?;
-                Some(format!("{}{rest}", address(proxy, upstream)))
+                Some(format!("{}{rest}", self.here(proxy)))
             }
         });
         if let Some(here) = here.and_then(|here| HeaderValue::try_from(here).ok()) {
@@ -79,20 +84,23 @@ impl Target<'_> {
             let all = || proxy.upstreams.iter();
             let there = all().find(|u| u.origin.inside(url).is_some());
             let named = || all().find(|u| u.app == touched.id);
-            return there.or_else(named).map(|u| address(proxy, u));
+            let to = |u: &Arc<Upstream>| Destination::Upstream(Arc::clone(u));
+            return there
+                .or_else(named)
+                .map(|u| self.way.address(proxy, &to(u)));
         }
         if *touched.kind != *"vector_search_index" {
             return None;
         }
         // The other address of an index serves what its own path here does (clients 4).
         let own = self.path.as_str().trim_end_matches('/');
-        Some(format!("{}{own}", proxy.local.origin()))
+        Some(format!("{}{own}", self.here(proxy)))
     }
-}
 
-/// Where the agent reaches an upstream.
-fn address(proxy: &Proxy, upstream: &Upstream) -> String {
-    format!("{}{}", proxy.local.origin(), upstream.prefix())
+    /// Where the agent reaches what it called.
+    fn here(&self, proxy: &Proxy) -> String {
+        self.way.address(proxy, self.destination)
+    }
 }
 
 fn location(response: &Response<Body>) -> Option<&str> {
@@ -141,8 +149,6 @@ fn resolved(base: &str, reference: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::StatusCode;
 
     use super::*;
@@ -189,6 +195,7 @@ mod tests {
             let target = Target {
                 destination: &destination,
                 path: &path,
+                way: &Way::Direct { secure: false },
             };
             target.leads_to_login(&response)
         };

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use crate::domain::audit::chain::Chain;
 
-use layout::{beside, folder, rotated, same_file};
+use layout::{beside, folder, is_deleted, rotated, same_file};
 
 pub mod layout;
 pub mod resume;
@@ -84,7 +84,12 @@ pub trait AuditSink: Send {
         Ok(())
     }
 
-    /// Between batches: rotation where it is due.
+    /// Whether rotation is due.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Between batches, once it is full: rotation.
     ///
     /// # Errors
     /// What the system said; the old file then stays in use.
@@ -123,6 +128,11 @@ pub struct AuditFile {
     rotate_at: u64,
 }
 
+/// The file whose lock a writer of this log holds.
+pub fn lock_of(path: &Path) -> PathBuf {
+    beside(path, "lock")
+}
+
 impl AuditFile {
     /// Makes what is missing, private to this user, and locks out a second writer.
     ///
@@ -139,7 +149,7 @@ impl AuditFile {
             path: path.into(),
             cause,
         };
-        let lock = private_file(&beside(path, "lock")).map_err(fault)?;
+        let lock = private_file(&lock_of(path)).map_err(fault)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(AuditFault::Locked { path: path.into() }),
@@ -210,14 +220,20 @@ impl AuditSink for AuditFile {
             self.file.set_len(self.len)?;
             self.dirty_end = false;
         }
-        let mut written = self.file.write_all(batch);
+        let mut written = self.file.write_all(batch).and_then(|()| {
+            // Asked after the write: what is acknowledged was in a file that could be found.
+            if is_deleted(&self.file)? {
+                return Err(io::Error::other("it was deleted"));
+            }
+            Ok(())
+        });
         if durable && written.is_ok() {
             written = self.file.sync_data();
         }
         match written {
             Ok(()) => {
                 self.len += batch.len() as u64;
-                self.unflushed |= !durable;
+                self.unflushed = !durable;
                 Ok(())
             }
             Err(cause) => {
@@ -255,8 +271,12 @@ impl AuditSink for AuditFile {
         Ok(())
     }
 
+    fn is_full(&self) -> bool {
+        self.len >= self.rotate_at
+    }
+
     fn rotate(&mut self, chain: &Chain) -> io::Result<()> {
-        if self.len < self.rotate_at {
+        if !self.is_full() {
             return Ok(());
         }
         let done = self.rotate_now(chain);

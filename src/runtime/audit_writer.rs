@@ -13,15 +13,18 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::audit_copy::{Copied, CopyFormat};
 use super::audit_file::resume::{Resumed, resume};
 use super::audit_file::{AuditFault, AuditFile, AuditSink};
 use super::metrics::Metrics;
 use crate::domain::audit::chain::Hash;
+use crate::domain::audit::checkpoint::{PublicKey, SigningKey};
 use crate::domain::audit::{Event, Record, Text};
 use crate::domain::clock::Clock;
 
 mod engine;
 mod queue;
+mod sealing;
 
 use queue::Shared;
 
@@ -35,6 +38,10 @@ pub const QUEUE_RECORDS_MAX_DEFAULT: usize = 32_768;
 pub const ROTATE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Rotated files that are kept.
 pub const ROTATE_KEEP_DEFAULT: usize = 14;
+/// Records between two checkpoints.
+pub const CHECKPOINT_RECORDS_DEFAULT: u64 = 1_000;
+/// How long a record waits for its checkpoint where few come.
+pub const CHECKPOINT_INTERVAL_DEFAULT: Duration = Duration::from_secs(60);
 /// Reason of an outcome that nobody reported: whether the call had an effect is not known.
 pub const ABANDONED: &str = "abandoned";
 /// Reason of the outcome of an intent that was written after its caller had gone: the call was not forwarded.
@@ -52,12 +59,34 @@ pub enum OnFailure {
 /// When lines are flushed to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditSync {
-    /// Before an intent counts as written: survives a power loss.
+    /// Before an intent counts as written, many at once; anything else soon after. No call survives a power loss unrecorded.
     Record,
     /// Every [`AuditSettings::sync_interval`]: survives a crash of the process at once, a power loss after that time.
     Interval,
     /// When the system likes.
     None,
+}
+
+/// How often the log is signed, and with which key.
+#[derive(Debug, Clone)]
+pub struct CheckpointSettings {
+    /// After so many records.
+    pub records: u64,
+    /// And where fewer come, when the first of them has waited so long.
+    pub interval: Duration,
+    /// Signs them.
+    pub key: Arc<SigningKey>,
+}
+
+impl CheckpointSettings {
+    /// The defaults, with this key.
+    pub fn new(key: SigningKey) -> Self {
+        Self {
+            records: CHECKPOINT_RECORDS_DEFAULT,
+            interval: CHECKPOINT_INTERVAL_DEFAULT,
+            key: Arc::new(key),
+        }
+    }
 }
 
 /// How the log is kept.
@@ -79,10 +108,14 @@ pub struct AuditSettings {
     pub queue_records_max: usize,
     /// The longest wait of an intent, and of [`AuditWriter::close`].
     pub write_wait_max: Duration,
+    /// Whether, and how, what is in the file goes to the standard output too.
+    pub stdout: Option<CopyFormat>,
+    /// Signed checkpoints: also at rotation and at the end.
+    pub checkpoint: Option<CheckpointSettings>,
 }
 
 impl AuditSettings {
-    /// The defaults of PRODUCT 4 for this file.
+    /// The defaults of PRODUCT 4 for this file, but nothing is signed.
     pub fn new(file: PathBuf) -> Self {
         Self {
             file,
@@ -93,6 +126,8 @@ impl AuditSettings {
             rotate_keep: ROTATE_KEEP_DEFAULT,
             queue_records_max: QUEUE_RECORDS_MAX_DEFAULT,
             write_wait_max: WRITE_WAIT_MAX_DEFAULT,
+            stdout: None,
+            checkpoint: None,
         }
     }
 }
@@ -131,6 +166,8 @@ pub struct AuditStatus {
     pub written: u64,
     /// Records that could not be written since the start.
     pub failed: u64,
+    /// Who signs the checkpoints.
+    pub key: Option<PublicKey>,
 }
 
 /// The writer. Share it by `Arc`; dropping it ends the thread after what is queued.
@@ -169,7 +206,12 @@ impl AuditWriter {
         let mut file =
             AuditFile::open(&settings.file, settings.rotate_bytes, settings.rotate_keep)?;
         let resumed = resume(&mut file)?;
-        Self::start_with(settings, Box::new(file), resumed, clock, metrics)
+        let mut sink: Box<dyn AuditSink> = Box::new(file);
+        if let Some(format) = settings.stdout {
+            let copied = Copied::to_stdout(sink, format, metrics.clone());
+            sink = Box::new(copied.map_err(AuditFault::Thread)?);
+        }
+        Self::start_with(settings, sink, resumed, clock, metrics)
     }
 
     /// The same over any sink. `settings.file` is not looked at.

@@ -9,7 +9,7 @@ use http::HeaderValue;
 
 use crate::domain::destination::Destination;
 use crate::domain::policy::{Grant, Identity};
-use crate::domain::scope::{Scope, ScopeSet};
+use crate::domain::scope::ScopeSet;
 
 use super::access_token::AccessToken;
 use super::app_tokens::AppTokens;
@@ -90,7 +90,7 @@ impl CredentialSource {
     ) -> Result<Credential, CredentialFault> {
         match (grant.identity(), caller) {
             (Identity::App, Caller::App | Caller::User(_)) => {
-                let scopes = needed(grant.scope());
+                let scopes = needed(grant);
                 let token = self
                     .app
                     .token(&scopes)
@@ -104,7 +104,7 @@ impl CredentialSource {
                 })
             }
             (Identity::User, Caller::User(session)) => {
-                let (header, scopes) = self.user(session, grant.scope()).await?;
+                let (header, scopes) = self.user(session, grant).await?;
                 Ok(Credential {
                     header,
                     destination: grant.destination().clone(),
@@ -127,7 +127,7 @@ impl CredentialSource {
     async fn user(
         &self,
         session: &Session,
-        scope: Option<&Scope>,
+        grant: &Grant,
     ) -> Result<(HeaderValue, ScopeSet), CredentialFault> {
         let token = session.token();
         if let Some(exchange) = &self.exchange {
@@ -136,8 +136,7 @@ impl CredentialSource {
                 token: token.secret(),
                 expires: token.expires(),
             };
-            let scopes =
-                scope.map_or_else(|| session.scopes(), |scope| ScopeSet::new([scope.clone()]));
+            let scopes = grant.scopes().unwrap_or_else(|| session.scopes());
             let exchanged = exchange
                 .token(subject, &scopes)
                 .await
@@ -152,9 +151,8 @@ impl CredentialSource {
 }
 
 /// What to ask the token endpoint for: just what the call needs, or everything where nobody knows.
-fn needed(scope: Option<&Scope>) -> ScopeSet {
-    scope.map_or_else(
-        || ScopeSet::parse(["all-apis"]),
-        |scope| ScopeSet::new([scope.clone()]),
-    )
+fn needed(grant: &Grant) -> ScopeSet {
+    grant
+        .scopes()
+        .unwrap_or_else(|| ScopeSet::parse(["all-apis"]))
 }

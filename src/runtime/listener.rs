@@ -1,7 +1,8 @@
 //! Listeners: bind, accept, serve, drain. Knows nothing of what is served.
 //!
 //! Every phase of a connection has a limit (SECURITY R17, R18): the automatic protocol detection of hyper-util has none of its
-//! own, so a guard ends a connection whose first request is not there in time.
+//! own, so a guard ends a connection whose first request is not there in time. Where there is a certificate the first byte
+//! tells https from http, and the handshake is within that same time. [`Serving`] does the same inside tunnels.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -13,15 +14,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +48,8 @@ pub struct ListenerLimits {
 
 /// The wait after a failed accept, so that a full descriptor table does not burn a core.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// What a TLS connection begins with, and no HTTP request (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 /// HTTP/2 streams of one connection.
 const H2_STREAMS_MAX: u32 = 100;
 /// HTTP/2 flow-control windows in bytes: a stream's and a connection's.
@@ -68,6 +73,7 @@ pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     limits: ListenerLimits,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 /// Who is at the other end.
@@ -77,7 +83,20 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Our own.
     pub local: SocketAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
 }
+
+/// The answer to one request.
+pub type Answer = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// What is served. One type for all, as [`Io`] is: HTTP is compiled once, not for each listener and each kind of stream.
+pub type Service = Arc<dyn Fn(Request<Incoming>, Peer) -> Answer + Send + Sync>;
+
+/// A connected stream.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Io for S {}
 
 impl Listener {
     /// Binds an address.
@@ -91,6 +110,7 @@ impl Listener {
             socket,
             address,
             limits,
+            tls: None,
         })
     }
 
@@ -99,14 +119,17 @@ impl Listener {
         self.address
     }
 
+    /// Also serves https, on the same port.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<ServerConfig>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// Serves until `stop`, then lets running requests end: `tasks` is empty when the last one has.
-    pub async fn serve<S, F>(self, service: S, stop: Stop, tasks: TaskTracker)
-    where
-        S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Body>> + Send + 'static,
-    {
+    pub async fn serve(self, service: Service, stop: Stop, tasks: TaskTracker) {
         let slots = Arc::new(Semaphore::new(self.limits.connections_max));
-        let builder = server(self.limits);
+        let serving = Serving::new(self.limits, stop.clone());
         loop {
             let slot = tokio::select! {
                 () = stop.gently.cancelled() => return,
@@ -125,13 +148,147 @@ impl Listener {
             let peer = Peer {
                 remote,
                 local: self.address,
+                secure: false,
             };
-            let (builder, service, ending, limits) =
-                (builder.clone(), service.clone(), stop.clone(), self.limits);
+            let (serving, service, tls) = (serving.clone(), service.clone(), self.tls.clone());
             tasks.spawn(async move {
-                connection(&builder, stream, peer, service, ending, limits).await;
+                serving.accepted(stream, tls, peer, service).await;
                 drop(slot);
             });
+        }
+    }
+}
+
+/// Serves HTTP on streams that are connected already: a listener's, and those inside its tunnels.
+#[derive(Clone)]
+pub struct Serving {
+    builder: Builder<TokioExecutor>,
+    limits: ListenerLimits,
+    stop: Stop,
+}
+
+impl Serving {
+    /// Under these limits, until `stop`.
+    pub fn new(limits: ListenerLimits, stop: Stop) -> Self {
+        Self {
+            builder: server(limits),
+            limits,
+            stop,
+        }
+    }
+
+    /// How serving ends.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// When the first head must be there of a connection that begins now.
+    pub fn first_head_by(&self) -> Instant {
+        Instant::now() + self.limits.first_head_time
+    }
+
+    async fn accepted(
+        &self,
+        stream: TcpStream,
+        tls: Option<Arc<ServerConfig>>,
+        peer: Peer,
+        service: Service,
+    ) {
+        let by = self.first_head_by();
+        let Some(tls) = tls else {
+            return self.plain(Box::new(stream), by, peer, service).await;
+        };
+        let mut first = [0];
+        match self.in_time(by, stream.peek(&mut first)).await {
+            Some(Ok(1)) if first == [TLS_HANDSHAKE] => {
+                let stream = Box::new(stream);
+                self.secured(stream, by, tls, peer, service).await;
+            }
+            Some(Ok(1)) => self.plain(Box::new(stream), by, peer, service).await,
+            Some(Ok(_) | Err(_)) | None => {}
+        }
+    }
+
+    /// Serves https: the handshake counts against the time of the first head.
+    pub async fn secured(
+        &self,
+        stream: Box<dyn Io>,
+        by: Instant,
+        tls: Arc<ServerConfig>,
+        peer: Peer,
+        service: Service,
+    ) {
+        let handshake = TlsAcceptor::from(tls).accept(stream);
+        match self.in_time(by, handshake).await {
+            Some(Ok(stream)) => {
+                let peer = Peer {
+                    secure: true,
+                    ..peer
+                };
+                Box::pin(self.plain(Box::new(stream), by, peer, service)).await;
+            }
+            Some(Err(fault)) => {
+                tracing::debug!(peer = %peer.remote, %fault, "no TLS handshake; does the client trust the sidecar's CA?");
+            }
+            None => tracing::debug!(peer = %peer.remote, "no TLS handshake in time"),
+        }
+    }
+
+    /// Waits for a step of a connection on which no request has begun.
+    async fn in_time<T>(&self, by: Instant, step: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            done = tokio::time::timeout_at(by, step) => done.ok(),
+            () = self.stop.gently.cancelled() => None,
+            () = self.stop.at_once.cancelled() => None,
+        }
+    }
+
+    async fn plain(&self, stream: Box<dyn Io>, by: Instant, peer: Peer, service: Service) {
+        let begun = Arc::new(AtomicBool::new(false));
+        let tunnel = Arc::new(AtomicBool::new(false));
+        let (seen, switched) = (Arc::clone(&begun), Arc::clone(&tunnel));
+        let guarded = Guarded {
+            stream,
+            begun,
+            tunnel,
+            limit: Box::pin(tokio::time::sleep_until(by)),
+            framing: FramingGuard::default(),
+        };
+        let handler = service_fn(move |request: Request<Incoming>| {
+            seen.store(true, Ordering::Relaxed);
+            let connects = request.method() == Method::CONNECT;
+            let answer = service(request, peer);
+            let switched = Arc::clone(&switched);
+            async move {
+                let answer = answer.await;
+                let status = answer.status();
+                // Before the peer can know it, and so before it sends anything through the tunnel.
+                if status == StatusCode::SWITCHING_PROTOCOLS || (connects && status.is_success()) {
+                    switched.store(true, Ordering::Relaxed);
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        });
+        let Stop { gently, at_once } = &self.stop;
+        let serving = self
+            .builder
+            .serve_connection_with_upgrades(TokioIo::new(guarded), handler);
+        tokio::pin!(serving);
+        let drained = async {
+            tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = gently.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.as_mut().await
+                }
+            }
+        };
+        let ended = tokio::select! {
+            ended = drained => ended,
+            () = at_once.cancelled() => return,
+        };
+        if let Err(fault) = ended {
+            tracing::debug!(peer = %peer.remote, %fault, "connection ended early");
         }
     }
 }
@@ -157,63 +314,9 @@ fn server(limits: ListenerLimits) -> Builder<TokioExecutor> {
     builder
 }
 
-async fn connection<S, F>(
-    builder: &Builder<TokioExecutor>,
-    stream: TcpStream,
-    peer: Peer,
-    service: S,
-    stop: Stop,
-    limits: ListenerLimits,
-) where
-    S: Fn(Request<Incoming>, Peer) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    let begun = Arc::new(AtomicBool::new(false));
-    let tunnel = Arc::new(AtomicBool::new(false));
-    let (seen, switched) = (Arc::clone(&begun), Arc::clone(&tunnel));
-    let guarded = Guarded {
-        stream,
-        begun,
-        tunnel,
-        limit: Box::pin(tokio::time::sleep(limits.first_head_time)),
-        framing: FramingGuard::default(),
-    };
-    let handler = service_fn(move |request| {
-        seen.store(true, Ordering::Relaxed);
-        let answer = service(request, peer);
-        let switched = Arc::clone(&switched);
-        async move {
-            let answer = answer.await;
-            // Before the peer can know it, and so before it sends anything through the tunnel.
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                switched.store(true, Ordering::Relaxed);
-            }
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(guarded), handler);
-    tokio::pin!(serving);
-    let drained = async {
-        tokio::select! {
-            ended = serving.as_mut() => ended,
-            () = stop.gently.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.as_mut().await
-            }
-        }
-    };
-    let ended = tokio::select! {
-        ended = drained => ended,
-        () = stop.at_once.cancelled() => return,
-    };
-    if let Err(fault) = ended {
-        tracing::debug!(peer = %peer.remote, %fault, "connection ended early");
-    }
-}
-
 /// Ends a connection on which no request has begun in time, and watches over the framing of those that come.
 struct Guarded {
-    stream: TcpStream,
+    stream: Box<dyn Io>,
     begun: Arc<AtomicBool>,
     tunnel: Arc<AtomicBool>,
     limit: Pin<Box<Sleep>>,
@@ -296,7 +399,8 @@ mod tests {
             .await
             .unwrap();
         let (address, stop, tasks) = (listener.address(), Stop::default(), TaskTracker::new());
-        let hello = |_request, _peer| async { Response::new(full("hello")) };
+        let hello: Service =
+            Arc::new(|_request, _peer| Box::pin(async { Response::new(full("hello")) }));
         tokio::spawn(listener.serve(hello, stop.clone(), tasks.clone()));
         (address, stop, tasks)
     }

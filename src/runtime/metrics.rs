@@ -44,6 +44,7 @@ struct Handles {
     tokens: Tokens,
     audit_records: IntCounterVec,
     audit_failures: IntCounter,
+    audit_copy_lost: IntCounter,
     policy_reloads: IntCounterVec,
     policy_starter: IntGauge,
     panics: IntCounter,
@@ -98,6 +99,13 @@ impl Metrics {
                 "valetkey_audit_records_total",
                 "Audit records written.",
                 &["event"],
+            )?,
+            audit_copy_lost: register(
+                &registry,
+                IntCounter::new(
+                    "valetkey_audit_copy_lost_total",
+                    "Audit records missing on standard output, not in the file.",
+                )?,
             )?,
             audit_failures: register(
                 r,
@@ -255,6 +263,11 @@ impl Metrics {
             .audit_records
             .with_label_values(&[event])
             .inc_by(count);
+    }
+
+    /// So many records are missing in the copy.
+    pub fn audit_copy_lost(&self, records: u64) {
+        self.0.audit_copy_lost.inc_by(records);
     }
 
     /// A record could not be written.

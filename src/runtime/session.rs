@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::domain::audit::User;
@@ -19,9 +20,11 @@ use crate::domain::scope::ScopeSet;
 use crate::domain::secret::{Digest, RandomUnavailable, Secret};
 use crate::domain::token::VerifiedToken;
 
+use self::lease::Lease;
 use self::local_token::LocalTokens;
 use super::metrics::Metrics;
 
+pub mod lease;
 mod local_token;
 
 /// How long the agent is told that a local app token lives (PRODUCT 1). A new one is handed out every hour, and each is good
@@ -75,6 +78,8 @@ pub struct Session {
     granted: ScopeSet,
     in_flight: AtomicUsize,
     state: Mutex<State>,
+    /// Cancelled when it is found to be over.
+    ended: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -113,6 +118,11 @@ impl Session {
         Arc::clone(&self.state().token)
     }
 
+    /// Cancelled when it is over, within a sweep of the moment: for what outlives a request.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,36 +132,6 @@ impl Session {
         let held = self.in_flight.load(Ordering::Acquire) > 0
             || state.released.elapsed() < settings.linger;
         held && now < state.token.expires() && state.last_use.elapsed() < settings.ttl
-    }
-}
-
-/// Keeps a session alive for one inbound request.
-#[derive(Debug)]
-pub struct Lease {
-    session: Arc<Session>,
-}
-
-impl Lease {
-    fn new(session: Arc<Session>) -> Self {
-        session.in_flight.fetch_add(1, Ordering::AcqRel);
-        session.state().last_use = Instant::now();
-        Self { session }
-    }
-
-    /// The session.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        {
-            let mut state = self.session.state();
-            state.last_use = Instant::now();
-            state.released = state.last_use;
-        }
-        self.session.in_flight.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -242,6 +222,7 @@ impl SessionTable {
                 last_use: Instant::now(),
                 released: Instant::now(),
             }),
+            ended: CancellationToken::new(),
         });
         let local = self.local.session_token(&session, token)?;
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
@@ -285,7 +266,7 @@ impl SessionTable {
 
     fn found(&self, lease: Lease, token: &VerifiedToken) -> Result<Opened, SessionFault> {
         Ok(Opened {
-            token: self.local.session_token(&lease.session, token)?,
+            token: self.local.session_token(lease.session(), token)?,
             lease,
             fresh: false,
         })
@@ -344,6 +325,7 @@ impl SessionTable {
         tables.by_local.retain(|_, session| {
             let live = session.is_live(now, &self.settings);
             if !live {
+                session.ended.cancel();
                 ended.push(Arc::clone(session));
             }
             live

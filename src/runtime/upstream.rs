@@ -12,8 +12,9 @@ use http::header::{HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri, Version};
 
+use crate::domain::clock::Timestamp;
 use crate::domain::destination::Destination;
-use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity};
+use crate::domain::headers::{self, Claimed, IdentityHeaders, VerifiedIdentity, token_end};
 use crate::domain::identity::Origin;
 use crate::domain::path::CanonicalPath;
 use crate::domain::secret::Secret;
@@ -183,7 +184,7 @@ pub async fn forward(
 }
 
 /// What the agent is told about who calls.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum AgentIdentity<'a> {
     /// A verified user behind a session token.
     Session {
@@ -192,7 +193,9 @@ pub enum AgentIdentity<'a> {
         /// From the claims.
         verified: VerifiedIdentity<'a>,
         /// From the front door.
-        claimed: Claimed,
+        claimed: &'a Claimed,
+        /// When the token behind the session ends.
+        expires: Timestamp,
     },
     /// Nobody: a public path, or no token where none is required.
     Anonymous,
@@ -221,7 +224,7 @@ impl AgentRequest {
         let mut request = Request::from_parts(parts, body);
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        headers::join_cookies(request.headers_mut());
+        headers::cookies::join(request.headers_mut());
         if let Some(said) = said {
             request.headers_mut().entry(HOST).or_insert(said);
         }
@@ -229,10 +232,12 @@ impl AgentRequest {
             token,
             verified,
             claimed,
+            expires,
         } = identity
         {
             let headers = request.headers_mut();
-            headers::set_identity(headers, verified, claimed);
+            headers::set_identity(headers, verified, claimed.clone());
+            token_end::tell(headers, expires);
             names.attach_session(headers, HeaderValue::from_str(token.expose()).ok()?);
         }
         Some(Self(request))

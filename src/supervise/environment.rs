@@ -5,17 +5,22 @@
 //!
 //! Decided: the frameworks' host variables are set as well, because an agent that listens on every address can be
 //! reached round the sidecar. `MLFLOW_TRACKING_*`, `AZURE_CLIENT_ID` and `GOOGLE_APPLICATION_CREDENTIALS` stay: they
-//! serve other services, and a Databricks token in one of them is found by its shape. The switch to proxy variables
-//! (`--wire forward`) will be a second way to fill `wire`; all that is removed stays removed there.
+//! serve other services, and a Databricks token in one of them is found by its shape. `wire.rs` has the two ways in which
+//! calls are led to the sidecar; what is removed is removed in both.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::domain::secret::Secret;
 use crate::supervise::leaks::LeakFinder;
+
+use self::wire::Wire;
+
+pub mod wire;
 
 /// Environment variables by name.
 pub type Variables = BTreeMap<OsString, OsString>;
@@ -25,6 +30,10 @@ pub type Variables = BTreeMap<OsString, OsString>;
 pub struct Wiring {
     /// Where the outbound listener serves, such as `http://127.0.0.1:9400`.
     pub outbound_url: String,
+    /// How calls are led there.
+    pub wire: Wire,
+    /// The bundle with the sidecar's root, where it serves https.
+    pub trust_file: Option<PathBuf>,
     /// Where the admin listener serves.
     pub admin_url: String,
     /// The loopback address that the agent shall listen on.
@@ -82,7 +91,7 @@ pub fn child_environment(own: &Variables, wiring: &Wiring) -> ChildEnvironment {
         })
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    wire(&mut variables, own, wiring);
+    set_all(&mut variables, own, wiring);
 
     let finder = LeakFinder::new(&wiring.known_secrets);
     let mut withheld = Vec::new();
@@ -162,7 +171,6 @@ const HOST_VARIABLES: &[&str] = &[
     "STREAMLIT_SERVER_ADDRESS",
     "UVICORN_HOST",
 ];
-const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "::1"];
 
 fn is_credential(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else {
@@ -177,7 +185,7 @@ fn is_credential(name: &OsStr) -> bool {
             && CREDENTIAL_WORDS.iter().any(|word| name.contains(word)))
 }
 
-fn wire(variables: &mut Variables, own: &Variables, wiring: &Wiring) {
+fn set_all(variables: &mut Variables, own: &Variables, wiring: &Wiring) {
     let mut set = |name: &str, value: OsString| variables.insert(name.into(), value);
     set("DATABRICKS_HOST", wiring.outbound_url.clone().into());
     set("DATABRICKS_CLIENT_ID", child_client_id(own, wiring));
@@ -198,37 +206,7 @@ fn wire(variables: &mut Variables, own: &Variables, wiring: &Wiring) {
     for name in HOST_VARIABLES {
         set(name, wiring.agent_host.clone().into());
     }
-    for (name, other) in [("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")] {
-        set(name, past_the_proxy(own, name, other));
-    }
-}
-
-/// The list under `name`, else the one under its other spelling, with loopback in it. Clients differ in which of the two
-/// they read, so both are set and neither loses what the user excluded.
-fn past_the_proxy(own: &Variables, name: &str, other: &str) -> OsString {
-    let given = [name, other]
-        .iter()
-        .filter_map(|name| own.get(OsStr::new(name)))
-        .find(|value| !value.as_bytes().trim_ascii().is_empty());
-    let Some(given) = given else {
-        return LOOPBACK.join(",").into();
-    };
-    let mut list = given.clone();
-    let entries: Vec<&[u8]> = given
-        .as_bytes()
-        .split(|byte| *byte == b',' || byte.is_ascii_whitespace())
-        .collect();
-    // A lone asterisk means everything, and only while it is alone.
-    if entries.contains(&b"*".as_slice()) {
-        return list;
-    }
-    for host in LOOPBACK {
-        if !entries.contains(&host.as_bytes()) {
-            list.push(",");
-            list.push(host);
-        }
-    }
-    list
+    wire::lead(variables, own, &wiring.wire, wiring.trust_file.as_deref());
 }
 
 #[cfg(test)]

@@ -218,7 +218,8 @@ fn prepare(command: &[OsString], environment: &ChildEnvironment) -> Result<Comma
     Ok(prepared)
 }
 
-fn spawn_error(command: String, source: io::Error) -> SpawnError {
+/// Sorts the system's answer.
+pub fn spawn_error(command: String, source: io::Error) -> SpawnError {
     match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => SpawnError::NotFound(command),
         Some(

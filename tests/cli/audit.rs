@@ -155,7 +155,13 @@ async fn tail_shows_the_last_records() {
     assert_eq!(last.lines().collect::<Vec<_>>(), all[all.len() - 3..]);
     let table = folder.run(&["audit", "tail", "-n", "2", file]).await.good();
     assert_eq!(table.lines().count(), 3, "{table}");
-    assert!(table.lines().last().unwrap().contains("stop"), "{table}");
+    let words: Vec<bool> = table
+        .lines()
+        .skip(1)
+        .zip([" stop ", " checkpoint "])
+        .map(|(row, word)| row.contains(word))
+        .collect();
+    assert_eq!(words, [true, true], "{table}");
 }
 
 #[tokio::test]
@@ -287,4 +293,150 @@ async fn a_reader_that_has_gone_ends_every_command_quietly_and_changes_no_verdic
         let ended = unread(&folder, arguments, &edited).await;
         assert_eq!(ended, (Some(1), String::new()), "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn an_export_verifies_alone_and_stats_agree_with_the_log() {
+    let (folder, log) = log().await;
+    let file = log.to_str().unwrap();
+    let exported = folder
+        .run(&["audit", "export", "--user", ALICE, file])
+        .await;
+    let (command, text) = (exported.err.clone(), exported.good());
+    let own: Vec<String> = lines_with(&log, |r| r["user"]["sub"] == ALICE);
+    assert_eq!(text.lines().collect::<Vec<_>>(), own);
+    // Standard error says how to verify it.
+    let head = command.split("--head ").nth(1).unwrap();
+    let head = head.split_whitespace().next().unwrap();
+    folder.write("alice.jsonl", &text);
+    let verify = ["audit", "verify", "--user", ALICE, "--head", head];
+    let verify = |file: &'static str| [&verify[..], &[file]].concat();
+    folder.run(&verify("alice.jsonl")).await.good();
+    let (cut, _) = text.trim_end().rsplit_once('\n').unwrap();
+    folder.write("cut.jsonl", &format!("{cut}\n"));
+    let told = folder.run(&verify("cut.jsonl")).await.expect(1);
+    told.says(&["cut", "BROKEN"]);
+
+    let stats = folder.run(&["audit", "stats", "--json", file]).await.good();
+    let rows: Vec<Value> = stats
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let sum = |name: &str| -> u64 {
+        let values = rows.iter().map(|row| row[name].as_u64().unwrap());
+        values.sum()
+    };
+    let count = |event: &str| lines_with(&log, |r| r["event"] == event).len() as u64;
+    assert_eq!(count("intent"), sum("calls"));
+    assert_eq!(count("denial") + count("token_rejected"), sum("denials"));
+    assert!(rows.iter().any(|row| row["user"] == ALICE));
+    let table = folder.run(&["audit", "stats", file]).await.good();
+    assert_eq!(table.lines().count(), rows.len() + 1);
+}
+
+#[tokio::test]
+async fn a_pinned_key_is_the_only_one_that_counts() {
+    let folder = Folder::new();
+    let key = |name: &'static str| {
+        let mut make = tokio::process::Command::new("openssl");
+        make.args(["genpkey", "-algorithm", "ed25519", "-out"])
+            .arg(folder.file(name));
+        make
+    };
+    for name in ["key.pem", "other.pem"] {
+        Process::start(key(name)).end().await.expect(0);
+        let mut public = tokio::process::Command::new("openssl");
+        public
+            .args(["pkey", "-pubout", "-in"])
+            .arg(folder.file(name))
+            .arg("-out")
+            .arg(folder.file(&format!("{name}.pub")));
+        Process::start(public).end().await.expect(0);
+    }
+    let mut config = crate::harness::config_without_workspace();
+    config["audit"]["key_file"] = "key.pem".into();
+    folder.write_config(&config);
+    let mut sidecar = Process::start(folder.valetkey(&["serve"]));
+    let listening = sidecar.listening().await;
+    let status = crate::harness::web::get(listening.admin, "/status", &[]).await;
+    let told = status.json()["audit"]["public_key"].clone();
+    let logged = sidecar
+        .logged("audit checkpoints are signed by this key")
+        .await;
+    assert_eq!(logged["public_key"], told);
+    sidecar.stop().await.expect(0);
+    let verify = async |key: &str| {
+        folder
+            .run(&["audit", "verify", "--key", key, "audit.jsonl"])
+            .await
+    };
+    let good = verify(told.as_str().unwrap()).await.expect(0);
+    good.says(&["good", ", pinned"]);
+    verify("key.pem.pub").await.expect(0);
+    let bad = verify("other.pem.pub").await.expect(1);
+    bad.says(&["a key that is not pinned"]);
+    verify("key.pem").await.expect(64);
+    let unpinned = folder.run(&["audit", "verify", "audit.jsonl"]).await;
+    unpinned
+        .expect(0)
+        .says(&["not pinned", "no key was pinned"]);
+    // The signature is checked with nothing but openssl.
+    let record = folder.records().pop().unwrap();
+    let signed = &record["checkpoint"];
+    let (records, head) = (&signed["records"], signed["head"].as_str().unwrap());
+    let message = format!("valetkey audit checkpoint v1\n{records}\n{head}\n");
+    folder.write("message", &message);
+    let hex = signed["signature"].as_str().unwrap();
+    let bytes: Vec<u8> = (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect();
+    fs::write(folder.file("signature"), bytes).unwrap();
+    let mut check = tokio::process::Command::new("openssl");
+    check.current_dir(folder.path()).args(
+        "pkeyutl -verify -pubin -inkey key.pem.pub -rawin -in message -sigfile signature"
+            .split(' '),
+    );
+    Process::start(check).end().await.expect(0);
+    // A key that others can read signs nothing.
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(folder.file("key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = folder.run(&["serve"]).await.expect(78);
+    refused.says(&["audit.key_file", "key.pem", "chmod 600"]);
+}
+
+#[tokio::test]
+async fn standard_output_gets_a_copy_of_what_is_in_the_file() {
+    for (format, class) in [("json", Value::Null), ("ocsf", Value::from(6003))] {
+        let folder = Folder::new();
+        let mut config = crate::harness::config_without_workspace();
+        config["audit"]["stdout"] = true.into();
+        config["audit"]["format"] = format.into();
+        folder.write_config(&config);
+        let mut sidecar = Process::start(folder.valetkey(&["serve"]));
+        sidecar.listening().await;
+        let out = sidecar.stop().await.good();
+        let copied: Vec<Value> = out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let records = folder.records();
+        assert_eq!(copied.len(), records.len(), "{out}");
+        for (copy, record) in copied.iter().zip(&records) {
+            assert_eq!(copy["class_uid"], class);
+            if format == "json" {
+                assert_eq!(copy, record);
+            } else {
+                assert_eq!(copy["metadata"]["uid"], record["hash"]);
+            }
+        }
+    }
+    let folder = Folder::new();
+    let mut config = crate::harness::config_without_workspace();
+    config["audit"]["format"] = "ocsf".into();
+    folder.write_config(&config);
+    let refused = folder.run(&["check"]).await.expect(78);
+    refused.says(&["audit.format", "set audit.stdout: true"]);
+    let schema = folder.run(&["schema", "--audit"]).await.good();
+    assert_eq!(schema, include_str!("../../config/audit.schema.json"));
 }

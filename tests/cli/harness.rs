@@ -6,6 +6,7 @@ use std::fs;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::unistd::Pid;
@@ -118,10 +119,12 @@ impl Folder {
             .collect()
     }
 
+    /// What happened, without the signatures over it.
     pub fn events(&self) -> Vec<String> {
         self.records()
             .iter()
             .map(|record| record["event"].as_str().unwrap().to_owned())
+            .filter(|event| event != "checkpoint")
             .collect()
     }
 }
@@ -157,6 +160,33 @@ pub fn config(workspace: &Workspace, agent_port: u16) -> Value {
     })
 }
 
+/// What `serve` tells of itself in its environment and its configuration file.
+pub fn serve(folder: &Folder, workspace: &Workspace, config: &Value) -> Process {
+    folder.write_config(config);
+    let mut command = folder.valetkey(&["serve"]);
+    command
+        .env(APP_SECRET_VARIABLE, workspace.app().client_secret.expose())
+        .env("AGENT_CLIENT_SECRET", LOCAL_SECRET);
+    // A dead proxy in every test here: credentials go where the configuration says and nowhere else (SECURITY R25).
+    for name in [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ] {
+        command.env(name, "http://127.0.0.1:9");
+    }
+    Process::start(command)
+}
+
+/// Adds the pair of an agent that somebody else starts.
+pub fn local_client(config: &mut Value) {
+    config["outbound"]["local_client"] =
+        json!({"id": LOCAL_ID, "secret": {"env": "AGENT_CLIENT_SECRET"}});
+}
+
 /// The same for commands that talk to no workspace.
 pub fn config_without_workspace() -> Value {
     json!({
@@ -175,9 +205,18 @@ pub fn held_port() -> (TcpListener, u16) {
     (socket, port)
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody gets who lets the system choose: it is below the range the system chooses
+/// from (`ip_local_port_range`), so that no connection of another test takes it meanwhile.
 pub fn free_port() -> u16 {
-    held_port().1
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = std::process::id() % 200 * 100;
+    loop {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(10_000 + (begin + step) % 20_000).unwrap();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Held by tests that want, or may take, the ports that a sidecar has when nobody says otherwise.

@@ -9,11 +9,23 @@ mod harness;
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod audit_faults;
+#[cfg(test)]
+mod audit_kill;
+#[cfg(test)]
 mod basics;
 #[cfg(test)]
 mod bundles;
 #[cfg(test)]
+mod confine;
+#[cfg(test)]
 mod demo;
+#[cfg(test)]
+mod dev;
+#[cfg(test)]
+mod doctor;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
@@ -22,3 +34,5 @@ mod reload;
 mod run;
 #[cfg(test)]
 mod serve;
+#[cfg(test)]
+mod wire;

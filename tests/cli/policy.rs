@@ -93,13 +93,15 @@ async fn check_without_routes_tells_of_the_starter_policy() {
 }
 
 #[tokio::test]
-async fn warnings_are_told_and_are_no_mistakes() {
+async fn warnings_are_told_with_their_lines_and_are_no_mistakes() {
     let folder = Folder::new();
     let mut config = config_without_workspace();
+    config["users"] = json!({"scopes": ["sql"]});
     config["routes"] = json!([
         {"name": "first", "resource": "sql_warehouse/a", "as": "user"},
         {"name": "second", "resource": "sql_warehouse/a", "as": "app"},
-        {"name": "third", "operation": "mlflow.*", "as": "user"},
+        {"name": "third", "operation": "mlflow.*", "as": "caller"},
+        {"name": "fourth", "resource": "volume/a.b.c", "as": "user"},
     ]);
     folder.write_config(&config);
     let table = folder.run(&["check"]).await.good();
@@ -107,11 +109,75 @@ async fn warnings_are_told_and_are_no_mistakes() {
         .lines()
         .filter(|l| l.starts_with("warning: "))
         .collect();
-    assert_eq!(warnings.len(), 2, "{table}");
+    assert_eq!(warnings.len(), 3, "{table}");
+    let place = |warning: &str| {
+        let rest = warning.strip_prefix("warning: valetkey.yaml:").unwrap();
+        rest.split(':').next().unwrap().parse::<usize>().unwrap()
+    };
+    assert!(
+        warnings.is_sorted_by_key(|warning| place(warning)),
+        "{table}"
+    );
     assert!(warnings[0].contains("routes[1] (second)") && warnings[0].contains("`first`"));
     assert!(warnings[1].contains("use `as: app`"), "{table}");
+    assert!(warnings[2].contains("needs `files`"), "{table}");
     let told: Value = serde_json::from_str(&folder.run(&["check", "--json"]).await.good()).unwrap();
-    assert_eq!(told["warnings"].as_array().unwrap().len(), 2);
+    assert_eq!(told["warnings"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_route_that_can_never_serve_anybody_is_a_mistake_with_two_remedies() {
+    let folder = Folder::new();
+    let mut config = config_without_workspace();
+    config["routes"] = json!([{"name": "traces", "operation": "mlflow.*", "as": "user"}]);
+    folder.write_config(&config);
+    let ended = folder.run(&["check"]).await.expect(78);
+    ended.says(&[
+        "routes[0].as: no user can ever pass",
+        "use `as: app`",
+        "`scope: mlflow`",
+    ]);
+}
+
+#[tokio::test]
+async fn explain_says_what_to_add_and_what_nearly_matched() {
+    let folder = folder();
+    for (arguments, words) in [
+        (
+            vec!["user", "GET", "/api/2.0/sql/warehouses/w9"],
+            vec![
+                "operation  sql.warehouses.get (read)",
+                "user-sql (line ",
+                "it would match but for resource: sql_warehouse/",
+                "add        - {name: NAME, resource: sql_warehouse/w9, effect: read, as: user}",
+            ],
+        ),
+        (
+            vec!["app", "POST", "/api/2.0/token/create"],
+            vec![
+                "reached only by the operation's full name",
+                "- {name: NAME, operation: tokens.create, as: app}",
+            ],
+        ),
+        (
+            vec!["user", "GET", "/nowhere"],
+            vec![
+                "the catalogue does not know the call",
+                "- {name: NAME, method: [GET], path: /nowhere, as: user, scope: SCOPE}",
+            ],
+        ),
+        (
+            vec!["user", "--scopes", "sql", "GET", ME],
+            vec!["needs the scope `iam.current-user:read`, and the session holds `sql`"],
+        ),
+        (
+            vec!["user", "GET", "/api/2.0/sql/statements/s1"],
+            vec!["follow_up_unknown", "--bound TYPE/ID"],
+        ),
+    ] {
+        let all = [vec!["explain", "--as"], arguments].concat();
+        with_secret(&folder, &all, "").await.expect(1).says(&words);
+    }
 }
 
 /// Line, key, and what helps, of each mistake.
@@ -119,7 +185,7 @@ const FAULTY: &str = r#"workspace: {host: "http://127.0.0.1:1", id: "${SECRET_LO
 inbond: {listen: "127.0.0.1:0"}
 outbound:
   listen: 0.0.0.0:9400
-  tls: on
+  allow_hosts: ["*"]
 app: {client_id: x, client_secret: a-secret-value-in-the-file}
 users: {session: {ttl: soon}}
 routes:
@@ -131,7 +197,7 @@ audit: {ship: {volume: a.b.c}}
 const MISTAKES: [(usize, &str, &str); 8] = [
     (2, "inbond", "`inbound`"),
     (4, "outbound.listen", "127.0.0.1:PORT"),
-    (5, "outbound.tls", "remove"),
+    (5, "outbound.allow_hosts[0]", "*.example.com"),
     (6, "app.client_secret", "{env: NAME}"),
     (7, "users.session.ttl", "30s"),
     (9, "routes[0].as", "app, user, caller, deny"),

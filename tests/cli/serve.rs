@@ -12,35 +12,13 @@ use valetkey::embedded::workspace::Workspace;
 use crate::harness::process::{Listening, Process};
 use crate::harness::web::{app_token, as_app, as_user, get, send};
 use crate::harness::{
-    ALICE, APP_SECRET_VARIABLE, Folder, LOCAL_ID, LOCAL_SECRET, ME, config,
-    config_without_workspace, experiment, held_port, until, within, workspace,
+    ALICE, APP_SECRET_VARIABLE, Folder, LOCAL_SECRET, ME, config, config_without_workspace,
+    experiment, held_port, local_client, serve, until, within, workspace,
 };
-
-/// What `serve` tells of itself in its environment and its configuration file.
-fn serve(folder: &Folder, workspace: &Workspace, config: &Value) -> Process {
-    folder.write_config(config);
-    let mut command = folder.valetkey(&["serve"]);
-    command
-        .env(APP_SECRET_VARIABLE, workspace.app().client_secret.expose())
-        .env("AGENT_CLIENT_SECRET", LOCAL_SECRET);
-    // A dead proxy in every test here: credentials go where the configuration says and nowhere else (SECURITY R25).
-    for name in [
-        "HTTP_PROXY",
-        "http_proxy",
-        "HTTPS_PROXY",
-        "https_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ] {
-        command.env(name, "http://127.0.0.1:9");
-    }
-    Process::start(command)
-}
 
 fn config_with_local_client(workspace: &Workspace, agent_port: u16) -> Value {
     let mut config = config(workspace, agent_port);
-    config["outbound"]["local_client"] =
-        json!({"id": LOCAL_ID, "secret": {"env": "AGENT_CLIENT_SECRET"}});
+    local_client(&mut config);
     config
 }
 

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import calls
 import surroundings
 import work
 
@@ -81,6 +82,19 @@ def discard(ask: Ask) -> Answer:
     return {}
 
 
+def row(ask: Ask) -> Answer:
+    """The main call of one kind of object, on the object named."""
+    is_user = ask.query["as"] == "user"
+    user = work.user_client(ask.token())
+    acting = calls.Acting(
+        client=user if is_user else work.app_client(),
+        token=ask.token() if is_user else None,
+        user=user,
+        words=ask.query,
+    )
+    return calls.CALLS[ask.query["call"]](acting, ask.query["object"])
+
+
 def env(ask: Ask) -> Answer:
     """Everything this process can find out about itself and, if asked to try, about its parent."""
     return surroundings.own() | (surroundings.parent() if ask.query.get("parent") == "yes" else {})
@@ -111,6 +125,7 @@ ANSWERS: dict[str, Callable[[Ask], Answer]] = {
     "/upload": upload,
     "/download": download,
     "/discard": discard,
+    "/row": row,
     "/env": env,
     "/step": step,
 }
@@ -174,8 +189,10 @@ def attempt(answer: Callable[[Ask], Answer], ask: Ask) -> tuple[int, Answer]:
         return 500, told(fault)
 
 
-def told(fault: Exception) -> Answer:
-    """A fault as data."""
+def told(fault: BaseException) -> Answer:
+    """A fault as data; of a group, which says nothing itself, the first one inside."""
+    while inside := getattr(fault, "exceptions", ()):
+        fault = inside[0]
     kind = type(fault)
     return {"error": kind.__name__, "bases": [base.__name__ for base in kind.__mro__], "message": str(fault)}
 

@@ -6,7 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use valetkey::embedded::control::Control;
+use valetkey::embedded::world::{LAKEBASE_CREDENTIAL_PREFIX, SECRET_VALUE_PREFIX};
 
 /// Shorter values would be found by accident.
 const SECRET_BYTES_MIN: usize = 12;
@@ -39,16 +42,38 @@ impl Canaries {
 
     /// Where a secret was found in the files of a folder.
     pub fn found_in(&self, folder: &Path) -> Vec<String> {
-        let mut found = Vec::new();
-        for file in files_below(folder) {
-            let bytes = fs::read(&file).unwrap();
-            // Secrets are ASCII, so what this replaces is no part of one.
-            let text = String::from_utf8_lossy(&bytes);
-            let seen = self.0.iter().filter(|(_, secret)| text.contains(secret));
-            found.extend(seen.map(|(name, _)| format!("{name} in {}", file.display())));
-        }
-        found
+        let files = files_below(folder);
+        files
+            .iter()
+            .flat_map(|file| self.found_by(file, |_| true))
+            .collect()
     }
+
+    /// Which secrets stand in the lines of a file that count.
+    pub fn found_by(&self, file: &Path, counts: impl Fn(&str) -> bool) -> Vec<String> {
+        let bytes = fs::read(file).unwrap();
+        // Secrets are ASCII, so what this replaces is no part of one.
+        let text = String::from_utf8_lossy(&bytes);
+        let text: Vec<&str> = text.split('\n').filter(|line| counts(line)).collect();
+        let seen = self
+            .0
+            .iter()
+            .filter(|(_, secret)| text.iter().any(|line| line.contains(secret)));
+        seen.map(|(name, _)| format!("{name} in {}", file.display()))
+            .collect()
+    }
+}
+
+/// How every credential begins that the embedded workspace hands to the agent itself, as it is and as it is sent: a Lakebase
+/// password, the value of a secret.
+pub fn handed_out() -> Vec<String> {
+    // As many bytes as base64 takes whole.
+    let whole = SECRET_VALUE_PREFIX.len() / 3 * 3;
+    vec![
+        LAKEBASE_CREDENTIAL_PREFIX.to_owned(),
+        SECRET_VALUE_PREFIX.to_owned(),
+        STANDARD.encode(&SECRET_VALUE_PREFIX[..whole]),
+    ]
 }
 
 /// Every credential that arrived at the embedded workspace: tokens it made, and the client's secret as Basic sends it.

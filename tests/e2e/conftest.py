@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ ANSWER_SECONDS_MAX = 60.0
 #: A transfer of a large file, on a slow machine.
 TRANSFER_SECONDS_MAX = 300.0
 TOKEN_HEADER = "x-forwarded-access-token"
+#: Where the table of rows is gathered.
+TABLE = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
 class Door:
@@ -100,6 +103,21 @@ def levers(facts: Facts) -> Iterator[Levers | None]:
     levers = Levers(facts.control)
     yield levers
     levers.pull("flow")
+
+
+@pytest.fixture(scope="session")
+def table(pytestconfig: pytest.Config) -> dict[str, dict[str, str]]:
+    """What was tried of the rows, told at the end."""
+    return pytestconfig.stash.setdefault(TABLE, {})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """The table of rows, for the driver to show."""
+    clients = ", ".join(f"{client} {version(client)}" for client in ("databricks-sdk", "openai", "mcp", "mlflow-skinny"))
+    terminalreporter.write_line(f"ROW: --- rows with {clients}: as whom, allowed, refused, by which exception and route ---")
+    for name, row in config.stash.get(TABLE, {}).items():
+        cells = f"{name:30} {row['as']:9} {row['allowed']:64} {row['refused']:64}"
+        terminalreporter.write_line(f"ROW: {cells} {row['says']}")
 
 
 @pytest.fixture

@@ -39,16 +39,45 @@ class Facts:
     users: list[User]
     #: A token of the first user that has expired; none on a real workspace.
     expired_token: str | None = field(repr=False)
-    warehouse: str
-    #: Not in the policy.
-    warehouse_refused: str
-    model: str
-    index: str
+    workspace_id: str
     index_columns: list[str]
-    #: A volume's path.
-    volume: str
+    #: Of each kind of object the one that the policy names, and another one; kinds that are not here cannot be tried.
+    things: dict[str, list[str]]
     #: Values that stood in credential variables of the sidecar's own environment.
     decoys: list[str] = field(repr=False)
+
+    @property
+    def warehouse(self) -> str:
+        return self.things["warehouse"][0]
+
+    @property
+    def warehouse_refused(self) -> str:
+        return self.things["warehouse"][1]
+
+    @property
+    def model(self) -> str:
+        return self.things["model"][0]
+
+    @property
+    def index(self) -> str:
+        return self.things["index"][0]
+
+    @property
+    def volume(self) -> str:
+        """A path."""
+        return self.things["volume"][0]
+
+    def named(self, text: str) -> str | None:
+        """Fills in `{name}` and `{name_other}`, with `_path` as parts of a path and `_tool` as the platform calls tools of
+        it; nothing where a thing is not given."""
+        words = {"workspace_id": self.workspace_id}
+        for name, (allowed, other) in self.things.items():
+            for key, value in ((name, allowed), (f"{name}_other", other)):
+                words |= {key: value, f"{key}_path": value.replace(".", "/"), f"{key}_tool": value.replace(".", "__")}
+        try:
+            return text.format(**words)
+        except KeyError:
+            return None
 
 
 def read() -> Facts:

@@ -15,12 +15,14 @@
 )]
 
 mod canary;
+mod formats;
 mod levers;
 mod python;
 mod real;
 mod sidecar;
 mod site;
 mod suite;
+mod things;
 
 use std::io::Write as _;
 
@@ -58,8 +60,13 @@ async fn both_generations_work_against_a_real_workspace_where_one_is_given() {
     }
 }
 
-/// Says aloud, past the test harness that swallows what passing tests print, that something was left out.
+/// Says aloud that something was left out.
 fn say(what: &str) {
+    show(&format!("NOT TESTED HERE: {what}"));
+}
+
+/// Prints a line past the test harness, which swallows what passing tests print.
+fn show(line: &str) {
     // A closed standard error leaves nobody to tell.
-    let _ = writeln!(std::io::stderr(), "e2e: NOT TESTED HERE: {what}");
+    let _ = writeln!(std::io::stderr(), "e2e: {line}");
 }

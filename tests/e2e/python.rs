@@ -34,6 +34,8 @@ pub enum Generation {
     Capped,
     /// The newest databricks-sdk.
     Newest,
+    /// No clients: what checks the audit log's formats.
+    Formats,
 }
 
 impl Generation {
@@ -41,6 +43,7 @@ impl Generation {
         suite_folder().join(match self {
             Self::Capped => "requirements-0.94.txt",
             Self::Newest => "requirements-newest.txt",
+            Self::Formats => "requirements-formats.txt",
         })
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! `HOST`, `WORKSPACE_ID`, `CLIENT_ID`, `CLIENT_SECRET`; `USER_A` and `USER_B` (user names) with `TOKEN_A` and `TOKEN_B` (as the
 //! front door forwards them); `WAREHOUSE`, `MODEL`, `INDEX`, `INDEX_COLUMNS` (with commas), `VOLUME` (`/Volumes/c/s/v`). The app
-//! and both users need the rights on them. Optional: `WAREHOUSE_REFUSED`, any id that is not `WAREHOUSE`.
+//! and both users need the rights on them. Optional: every other name of `things.rs` in capitals, and `APP_URL`.
 
 use crate::site::{Site, User};
+use crate::things;
+
+/// The things that the suite cannot do without; the rows of the others are left out.
+const NEEDED: [&str; 4] = ["warehouse", "model", "index", "volume"];
 
 /// The workspace, if there is one to test against; a half-described one fails the test.
 pub fn from_environment() -> Option<Site> {
@@ -33,17 +37,20 @@ pub fn from_environment() -> Option<Site> {
             },
         ],
         expired_token: None,
-        warehouse: take("WAREHOUSE"),
-        warehouse_refused: variable("WAREHOUSE_REFUSED")
-            .unwrap_or_else(|| "0000000000000000".to_owned()),
-        model: take("MODEL"),
-        index: take("INDEX"),
         index_columns: take("INDEX_COLUMNS")
             .split(',')
             .map(str::to_owned)
             .collect(),
-        volume: take("VOLUME"),
+        things: things::real(|name| variable(&name.to_uppercase())),
+        app_urls: ["APP_URL", "APP_OTHER_URL"].map(|name| {
+            variable(name).unwrap_or_else(|| format!("https://{name}.invalid").replace('_', "-"))
+        }),
     };
+    for name in NEEDED {
+        if !site.things[name].exists {
+            missing.push(format!("VALETKEY_E2E_REAL_{}", name.to_uppercase()));
+        }
+    }
     assert!(
         missing.is_empty(),
         "a real workspace is given by VALETKEY_E2E_REAL_HOST, but these are missing: {missing:?}"

@@ -12,19 +12,20 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 use crate::python::suite_folder;
-use crate::site::{SCOPES, Site};
+use crate::site::Site;
 
 /// Imports of the agent's clients on a busy machine included.
 const READY_TIME_MAX: Duration = Duration::from_secs(120);
 const POLL_TIME: Duration = Duration::from_millis(100);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const OK: &[u8] = b"HTTP/1.1 200";
+/// The agent's own first word.
+pub const LISTENS: &str = "agent: agent: listening on port";
 /// Drain (15 s) and some air.
 const END_TIME_MAX: Duration = Duration::from_secs(30);
 /// Another process may take a free port before the sidecar does.
@@ -46,7 +47,9 @@ pub struct Sidecar {
     pub admin: String,
     pub pid: u32,
     pub agent_may_trace: bool,
-    /// Holds configuration, output and audit log.
+    /// By which its configuration is filled in.
+    pub variables: Vec<(String, String)>,
+    /// Holds output and audit log.
     folder: PathBuf,
 }
 
@@ -104,13 +107,13 @@ impl Sidecar {
         DECOYS.map(|(_, value)| value)
     }
 
-    pub fn config_file(folder: &Path) -> PathBuf {
-        folder.join("valetkey.yaml")
+    pub fn config_file() -> PathBuf {
+        suite_folder().join("valetkey.yaml")
     }
 
     fn launch(site: &Site, python: &Path, folder: &Path) -> Self {
         let ports = Ports::free();
-        fs::write(Self::config_file(folder), config(site, &ports, folder)).unwrap();
+        let variables = variables(site, &ports, folder);
         let may_trace = may_trace();
         let closing = may_trace.then(setpriv).flatten();
         let mut command = match &closing {
@@ -124,7 +127,7 @@ impl Sidecar {
         };
         command
             .args(["run", "--config"])
-            .arg(Self::config_file(folder))
+            .arg(Self::config_file())
             .arg("--")
             .arg(python)
             .arg(suite_folder().join("agent.py"))
@@ -138,6 +141,7 @@ impl Sidecar {
             .env("DATABRICKS_CLIENT_ID", &site.client_id)
             .env("DATABRICKS_CLIENT_SECRET", &site.client_secret)
             .envs(DECOYS)
+            .envs(variables.clone())
             .stdin(Stdio::null())
             .stdout(File::create(folder.join("stdout.log")).unwrap())
             .stderr(File::create(folder.join("stderr.log")).unwrap())
@@ -149,6 +153,7 @@ impl Sidecar {
             inbound: format!("http://127.0.0.1:{}", ports.inbound),
             admin: format!("http://127.0.0.1:{}", ports.admin),
             agent_may_trace: may_trace && closing.is_none(),
+            variables,
             folder: folder.to_owned(),
         }
     }
@@ -167,8 +172,10 @@ impl Sidecar {
                     return Err(format!("the sidecar ended: {status}: {}", self.output()));
                 }
                 let asked = tokio::time::timeout(ANSWER_TIME_MAX, page(admin, "/readyz")).await;
+                // Its word alone would do, but for a stranger who held the agent's port for the moment of the probe.
                 if let Ok(Ok(answer)) = asked
                     && answer.starts_with(OK)
+                    && self.output().contains(LISTENS)
                 {
                     return Ok(());
                 }
@@ -207,19 +214,19 @@ async fn page(admin: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// JSON is YAML too.
-fn config(site: &Site, ports: &Ports, folder: &Path) -> String {
-    let listen = |port: u16| format!("127.0.0.1:{port}");
-    let config = json!({
-        "workspace": {"host": site.host},
-        "inbound": {"listen": listen(ports.inbound), "agent": format!("http://{}", listen(ports.agent))},
-        "outbound": {"listen": listen(ports.outbound)},
-        "admin": {"listen": listen(ports.admin)},
-        "users": {"audience": [site.workspace_id], "scopes": SCOPES},
-        "audit": {"file": folder.join("audit/valetkey.jsonl")},
-        "routes": site.routes(),
-    });
-    serde_json::to_string_pretty(&config).unwrap()
+/// What `valetkey.yaml` asks for.
+fn variables(site: &Site, ports: &Ports, folder: &Path) -> Vec<(String, String)> {
+    let mut all = site.variables();
+    for (name, port) in [
+        ("E2E_INBOUND", ports.inbound),
+        ("E2E_AGENT", ports.agent),
+        ("E2E_OUTBOUND", ports.outbound),
+        ("E2E_ADMIN", ports.admin),
+    ] {
+        all.push((name.to_owned(), format!("127.0.0.1:{port}")));
+    }
+    all.push(("E2E_FOLDER".to_owned(), folder.to_str().unwrap().to_owned()));
+    all
 }
 
 /// Whether this process, and so its children, may look into any other.

@@ -6,14 +6,22 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use valetkey::embedded::workspace::Workspace;
-use valetkey::embedded::world::{CHAT_ENDPOINT, INDEX, VOLUME, WAREHOUSE, WAREHOUSE_RESTRICTED};
 
-/// What the suite's user calls need; also the ceiling in the configuration.
-pub const SCOPES: [&str; 5] = [
+use crate::things::{self, Things};
+
+/// What the suite's user calls need; also the ceiling in `valetkey.yaml`.
+const SCOPES: [&str; 12] = [
     "sql",
     "model-serving",
+    "ai-gateway",
+    "genie",
     "vector-search",
     "files",
+    "postgres",
+    "mcp.functions",
+    "mcp.external",
+    "catalog.connections",
+    "catalog.tables:read",
     "iam.current-user:read",
 ];
 /// Each user has several sessions at a time.
@@ -35,18 +43,16 @@ pub struct Site {
     pub client_secret: String,
     pub users: [User; 2],
     pub expired_token: Option<String>,
-    pub warehouse: String,
-    pub warehouse_refused: String,
-    pub model: String,
-    pub index: String,
     pub index_columns: Vec<String>,
-    /// A path, `/Volumes/…`.
-    pub volume: String,
+    /// What the policy names and what it does not.
+    pub things: Things,
+    /// Where the app of the policy is, and another one.
+    pub app_urls: [String; 2],
 }
 
 impl Site {
     /// The embedded workspace, with fresh tokens.
-    pub fn embedded(workspace: &Workspace) -> Self {
+    pub fn embedded(workspace: &Workspace, app_urls: [String; 2]) -> Self {
         let app = workspace.app();
         Self {
             kind: "embedded",
@@ -56,30 +62,31 @@ impl Site {
             client_secret: app.client_secret.expose().to_owned(),
             users: ["alice@example.com", "bob@example.com"].map(|name| user(workspace, name)),
             expired_token: Some(expired(workspace, "alice@example.com")),
-            warehouse: WAREHOUSE.to_owned(),
-            warehouse_refused: WAREHOUSE_RESTRICTED.to_owned(),
-            model: CHAT_ENDPOINT.to_owned(),
-            index: INDEX.to_owned(),
             index_columns: vec!["id".to_owned(), "seen_as".to_owned()],
-            volume: VOLUME.to_owned(),
+            things: things::embedded(),
+            app_urls,
         }
     }
 
-    /// The routes that the suite needs, each naming its resource; nothing else is allowed.
-    pub fn routes(&self) -> Value {
-        let volume = self
-            .volume
-            .trim_start_matches("/Volumes/")
-            .replace('/', ".");
-        json!([
-            {"name": "who", "operation": "identity.me", "as": "caller"},
-            {"name": "user-sql", "resource": format!("sql_warehouse/{}", self.warehouse), "as": "user"},
-            {"name": "model", "resource": format!("serving_endpoint/{}", self.model), "as": "caller"},
-            {"name": "knowledge", "resource": format!("vector_search_index/{}", self.index), "as": "caller"},
-            // The search client asks for the model behind the index before its first query.
-            {"name": "model-of-index", "operation": "serving.endpoints.get", "as": "caller"},
-            {"name": "files", "resource": format!("volume/{volume}"), "as": "user"},
-        ])
+    /// The object of a kind that the policy names.
+    pub fn thing(&self, name: &str) -> &str {
+        &self.things[name].allowed
+    }
+
+    /// What `valetkey.yaml` asks for, but for this run's ports and folder.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let [app, other] = &self.app_urls;
+        let named = [
+            ("E2E_HOST", &self.host),
+            ("E2E_WORKSPACE_ID", &self.workspace_id),
+            ("E2E_APP_URL", app),
+            ("E2E_APP_OTHER_URL", other),
+        ];
+        let named = named.map(|(name, value)| (name.to_owned(), value.clone()));
+        named
+            .into_iter()
+            .chain(things::variables(&self.things))
+            .collect()
     }
 
     /// Everything that must stay with the sidecar.

@@ -12,14 +12,16 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
+use valetkey::embedded::other_app::{OtherApp, OtherAppOptions};
 use valetkey::embedded::workspace::{Workspace, WorkspaceOptions};
+use valetkey::embedded::world::{APP, APP_RESTRICTED};
 
-use crate::canary::{Canaries, credentials_seen, files_below};
+use crate::canary::{Canaries, credentials_seen, files_below, handed_out};
 use crate::levers::Levers;
 use crate::python::{suite_folder, work_folder};
-use crate::say;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{LISTENS, Sidecar};
 use crate::site::Site;
+use crate::{say, show};
 
 /// Two transfers of a large file and a few hundred calls, on a slow machine.
 const SUITE_TIME_MAX: Duration = Duration::from_secs(600);
@@ -28,6 +30,8 @@ const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 const COOKIE_OF_WORKSPACE: &str = "must-not-reach-the-agent";
 /// How the Python suite says what it left out.
 const NOT_TESTED: &str = "NOT TESTED HERE: ";
+/// How it tells the table of rows.
+const ROW: &str = "ROW: ";
 
 /// The suite against a workspace of its own.
 pub async fn run_against_embedded(python: &Path) {
@@ -37,10 +41,17 @@ pub async fn run_against_embedded(python: &Path) {
         ..WorkspaceOptions::default()
     };
     let workspace = Arc::new(Workspace::start(options).await.unwrap());
-    let site = Site::embedded(&workspace);
+    let apps = [APP, APP_RESTRICTED].map(|name| OtherAppOptions {
+        name: name.to_owned(),
+        ..OtherAppOptions::default()
+    });
+    let [tools, others] = apps.map(|options| OtherApp::start(&workspace, options));
+    let (tools, others) = (tools.await.unwrap(), others.await.unwrap());
+    let site = Site::embedded(&workspace, [tools.url(), others.url()]);
     let levers = Levers::attach(Arc::clone(&workspace)).await;
     run(python, &site, Some(&levers.url), folder.path()).await;
     let mut seen = credentials_seen(workspace.control());
+    seen.extend(credentials_seen(tools.control()));
     assert!(
         seen.len() > site.users.len(),
         "the workspace saw only {} credentials: nothing to look for",
@@ -48,6 +59,7 @@ pub async fn run_against_embedded(python: &Path) {
     );
     seen.push(COOKIE_OF_WORKSPACE.to_owned());
     assert_nothing_leaked(&site, seen, folder.path());
+    assert_handed_out_to_the_agent_alone(folder.path());
 }
 
 /// The suite against a real workspace, whose own tokens for the app cannot be known.
@@ -85,10 +97,10 @@ async fn run(python: &Path, site: &Site, levers: Option<&str>, folder: &Path) {
     );
     let output = sidecar.output();
     assert!(
-        output.contains("agent: agent: listening on port") && output.contains("vks_"),
+        output.contains(LISTENS) && output.contains("vks_"),
         "the agent's log with its session tokens is not where the canaries look"
     );
-    verify_audit(folder, &site.users[1].name).await;
+    verify_audit(&sidecar, folder, &site.users[1].name).await;
 }
 
 fn facts(site: &Site, sidecar: &Sidecar, levers: Option<&str>, store: &Path) -> Value {
@@ -107,12 +119,11 @@ fn facts(site: &Site, sidecar: &Sidecar, levers: Option<&str>, store: &Path) -> 
         "app_name": site.client_id,
         "users": users,
         "expired_token": site.expired_token,
-        "warehouse": site.warehouse,
-        "warehouse_refused": site.warehouse_refused,
-        "model": site.model,
-        "index": site.index,
+        "workspace_id": site.workspace_id,
         "index_columns": site.index_columns,
-        "volume": site.volume,
+        "things": site.things.iter().filter(|(_, thing)| thing.exists)
+            .map(|(name, thing)| ((*name).to_owned(), json!([thing.allowed, thing.other])))
+            .collect::<serde_json::Map<String, Value>>(),
         "decoys": Sidecar::decoys(),
     })
 }
@@ -137,6 +148,9 @@ async fn pytest(python: &Path, facts: &Value, folder: &Path) -> Result<(), Strin
     for left_out in text.lines().filter_map(|line| line.split_once(NOT_TESTED)) {
         say(left_out.1);
     }
+    for row in text.lines().filter_map(|line| line.strip_prefix(ROW)) {
+        show(row);
+    }
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(_)) => Err(text),
@@ -154,7 +168,12 @@ async fn keep_admin_pages(site: &Site, sidecar: &Sidecar, folder: &Path) {
     fs::write(folder.join("status"), sidecar.admin_page("/status").await).unwrap();
     assert!(metrics.contains("valetkey_requests_total{"), "{metrics}");
     let [one, other] = &site.users;
-    for private in [&one.name, &other.name, &site.volume, &"/api/".to_owned()] {
+    for private in [
+        &one.name,
+        &other.name,
+        &site.thing("volume").to_owned(),
+        &"/api/".to_owned(),
+    ] {
         assert!(
             !metrics.contains(private.as_str()),
             "{private} in\n{metrics}"
@@ -163,12 +182,13 @@ async fn keep_admin_pages(site: &Site, sidecar: &Sidecar, folder: &Path) {
 }
 
 /// The chain is whole, and both identities' work is in it.
-async fn verify_audit(folder: &Path, user: &str) {
+async fn verify_audit(sidecar: &Sidecar, folder: &Path, user: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_valetkey"));
     command
         .args(["audit", "verify", "--config"])
-        .arg(Sidecar::config_file(folder))
+        .arg(Sidecar::config_file())
         .env_clear()
+        .envs(sidecar.variables.clone())
         .kill_on_drop(true);
     let output = tokio::time::timeout(COMMAND_TIME_MAX, command.output()).await;
     let output = output.expect("audit verify ends").unwrap();
@@ -196,6 +216,31 @@ fn assert_nothing_leaked(site: &Site, seen: Vec<String>, folder: &Path) {
         "the suite kept too few answers to look through"
     );
     assert_eq!(canaries.found_in(folder), Vec::<String>::new());
+}
+
+/// What the platform gives the agent by design may be in the agent's answers, and nowhere in what the sidecar wrote.
+fn assert_handed_out_to_the_agent_alone(folder: &Path) {
+    let canaries = Canaries::new(handed_out());
+    let answers = canaries.found_in(&folder.join("answers"));
+    assert!(
+        answers.len() >= 2,
+        "neither a Lakebase password nor a secret got to the agent: nothing to look for"
+    );
+    let mut found = canaries.found_in(&folder.join("audit"));
+    for page in ["metrics", "status"] {
+        found.extend(canaries.found_by(&folder.join(page), |_| true));
+    }
+    for log in ["stdout.log", "stderr.log"] {
+        // The agent's own lines, which clients at their most talkative fill with what they got, are no JSON.
+        found.extend(canaries.found_by(&folder.join(log), |line| line.starts_with('{')));
+    }
+    assert_eq!(found, Vec::<String>::new());
+    let log = fs::read_to_string(folder.join("stderr.log")).unwrap();
+    assert!(
+        log.lines()
+            .any(|line| line.starts_with('{') && line.contains("refused")),
+        "the sidecar's own log is not where the canaries look"
+    );
 }
 
 /// The end of a long text.

@@ -9,6 +9,7 @@ from conftest import TRANSFER_SECONDS_MAX, Door
 from facts import Facts
 
 FILE_BYTES = 200 << 20
+REFUSED_BYTES = 32 << 20
 MEMORY_KIB_MAX = 40 << 10
 
 
@@ -24,6 +25,14 @@ def test_two_hundred_mebibytes_go_up_and_down_in_forty_mebibytes_of_memory(facts
     assert got == sent
     print(f"the sidecar's memory in KiB: {after_upload} after the upload, {after_download} after the download")
     assert max(after_download.values()) < MEMORY_KIB_MAX
+
+
+def test_a_large_file_that_is_refused_is_refused_at_once(facts: Facts, door: Door) -> None:
+    """Not a broken connection, which the SDK would repeat for five minutes."""
+    path = f"{facts.things['volume'][1]}/valetkey-e2e.bin"
+    refused = door.get("/upload", facts.users[0].tokens[0], path=path, bytes=str(REFUSED_BYTES)).json()
+    assert refused.get("error") == "PermissionDenied", refused
+    assert "the nearest route is `volume`" in refused["message"], refused
 
 
 def test_odd_names_of_files_arrive_as_they_are(facts: Facts, door: Door) -> None:

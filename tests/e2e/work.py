@@ -54,12 +54,16 @@ def run_sql(client: WorkspaceClient, warehouse: str, statement: str) -> dict[str
     return {"state": done.status.state.value, "rows": rows}
 
 
+def openai_client(client: WorkspaceClient) -> Any:
+    """The client of this generation."""
+    if HAS_DATABRICKS_OPENAI:
+        return DatabricksOpenAI(workspace_client=client)
+    return client.serving_endpoints.get_open_ai_client()
+
+
 def chat(client: WorkspaceClient, model: str, text: str) -> Iterator[dict[str, Any]]:
     """The pieces of a chat completion as they arrive."""
-    if HAS_DATABRICKS_OPENAI:
-        openai = DatabricksOpenAI(workspace_client=client)
-    else:
-        openai = client.serving_endpoints.get_open_ai_client()
+    openai = openai_client(client)
     pieces = openai.chat.completions.create(
         model=model, messages=[{"role": "user", "content": text}], stream=True
     )

@@ -49,7 +49,8 @@ fn route(resource: Option<&str>, operation: Option<&str>, run_as: RunAs) -> Rout
             resource.unwrap_or("any"),
             operation.unwrap_or("any")
         ),
-        line: 1,
+        // Of no file: there a user route that nobody can pass is refused before it is asked.
+        line: 0,
         resource: resource.map(Into::into),
         operation: operation.map(Into::into),
         methods: Vec::new(),
@@ -77,7 +78,12 @@ impl Trial {
     /// The identity that should do: the user where a user scope exists.
     fn identity(&self) -> (RunAs, As) {
         if self.operation.user_scope {
-            let held = ScopeSet::new(self.operation.scopes().cloned());
+            let of_things = self
+                .operation
+                .resources
+                .iter()
+                .filter_map(|r| r.scope.clone());
+            let held = ScopeSet::new(self.operation.scopes().cloned().chain(of_things));
             (RunAs::User, As::User(held))
         } else {
             (RunAs::App, As::App)

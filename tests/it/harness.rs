@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use valetkey::app::{App, Running};
-use valetkey::audit_reader;
+use valetkey::audit_reader::{self, prove::Claim};
 use valetkey::config::{Config, Env};
 use valetkey::domain::clock::{Clock, ManualClock, SignedDuration, Timestamp};
 use valetkey::domain::problem::Problem;
@@ -29,12 +29,14 @@ pub mod client;
 pub mod leaks;
 pub mod options;
 pub mod raw;
+pub mod secure;
 
 use agent::Agent;
 use client::{Client, Exposed};
 use leaks::{Leaks, LogMark};
 use options::merge;
 pub use options::{TestOptions, environment};
+use secure::SecureClient;
 
 /// The longest any single wait of a test may take.
 pub const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -191,6 +193,13 @@ impl TestApp {
         Client::new(self.addresses.outbound, Arc::clone(&self.exposed))
     }
 
+    /// Calls from the agent's side over TLS, and through tunnels.
+    pub fn secure(&self) -> SecureClient {
+        let root = self.with_running(|running| running.root().cloned());
+        let root = root.expect("outbound.tls or outbound.forward is on");
+        SecureClient::new(self.addresses.outbound, root, Arc::clone(&self.exposed))
+    }
+
     /// Metrics, health, status.
     pub fn admin(&self) -> Client {
         Client::new(self.addresses.admin, Arc::clone(&self.exposed))
@@ -269,11 +278,12 @@ impl TestApp {
         (answer.status, answer.json())
     }
 
-    /// The audit records written so far.
+    /// The audit records written so far, but for the signatures over them.
     pub fn audit(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(&self.audit_file).unwrap_or_default();
         text.lines()
             .filter_map(|line| serde_json::from_str(line).ok())
+            .filter(|record: &Value| record["event"] != "checkpoint")
             .collect()
     }
 
@@ -353,7 +363,7 @@ impl TestApp {
         let files = audit_reader::files_of(std::slice::from_ref(&self.audit_file))
             .expect("the audit file is there");
         let mut report = Vec::new();
-        let good = audit_reader::prove::verify(&files, None, false, &mut report)
+        let good = audit_reader::prove::verify(&files, &Claim::default(), &mut report)
             .expect("the audit file can be read");
         assert!(good, "{}", String::from_utf8_lossy(&report));
     }

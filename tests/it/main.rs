@@ -24,4 +24,7 @@ mod catalogue;
 mod tls;
 
 #[cfg(test)]
+mod wire;
+
+#[cfg(test)]
 mod regressions;

@@ -16,6 +16,7 @@ mod files;
 mod follow_ups;
 mod headers;
 mod local_oidc;
+mod nouns;
 mod paths;
 mod refusals;
 mod upstreams;

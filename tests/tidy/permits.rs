@@ -74,6 +74,18 @@ pub const EXPOSE: &[Permit] = &[
         "looks for real secrets in what the agent would inherit",
     ),
     permit(
+        "src/dev.rs",
+        "plays the front door, which sends the developer's token",
+    ),
+    permit(
+        "src/dev/source.rs",
+        "looks whether the developer's token is a JWT, and for how long",
+    ),
+    permit(
+        "src/cli/dev.rs",
+        "gives the sidecar the made-up workspace's client secret",
+    ),
+    permit(
         "src/demo.rs",
         "gives the sidecar the made-up workspace's client secret",
     ),
@@ -100,6 +112,10 @@ pub const ENVIRONMENT: &[Permit] = &[permit("src/main.rs", "reads it once and pa
 pub const PRINTING: &[Permit] = &[
     permit("src/cli.rs", "the command line"),
     permit("src/cli/", "its commands"),
+    permit(
+        "src/runtime/audit_copy.rs",
+        "the copy of the audit log on standard output, where audit.stdout asks for it",
+    ),
 ];
 
 /// Files that re-export.

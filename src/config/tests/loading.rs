@@ -82,13 +82,20 @@ fn the_example_loads_and_means_what_it_says() {
     let raw = config.routes.last().unwrap();
     assert_eq!(raw.name, "raw-with-body");
     assert_eq!(raw.methods, ["POST"]);
-    assert_eq!(raw.body.get("warehouse_id").unwrap(), &["1234abcd"]);
+    assert_eq!(raw.body.get("warehouse_id").unwrap(), &["5678efab"]);
     let line = EXAMPLE.lines().nth(raw.line - 1).unwrap();
     assert!(line.contains("name: raw-with-body"), "{line}");
     assert_eq!(config.workspace.workspace_id.as_deref(), Some("1234567890"));
     assert_eq!(
         config.users.scopes,
-        Some(ScopeSet::parse(["sql", "genie", "model-serving"]))
+        Some(ScopeSet::parse([
+            "sql",
+            "genie",
+            "model-serving",
+            "files",
+            "mcp.functions",
+            "workspace.workspace"
+        ]))
     );
     let [upstream] = &config.outbound.upstreams[..] else {
         panic!("{:?}", config.outbound.upstreams)
@@ -303,7 +310,7 @@ fn values_are_read_in_every_documented_form() {
          users:\n  algorithms: [EdDSA]\n  token_types: [AT+JWT]\n  leeway: 0s\n  scopes: [dashboards.genie]\n  \
          exchange: rfc8693\n  session: {ttl: 90s, format: jwt}\n\
          app: {scopes: all-apis}\n\
-         outbound: {tls: off, forward: 'false', presigned: allow, upstreams: []}\n\
+         outbound: {tls: on, forward: 'false', presigned: allow, upstreams: [], allow_hosts: [a.example], trust_file: ca.pem}\n\
          mode: enforce\n\
          audit: {sync: record, on_failure: continue, rotate: {size: 1GiB, keep: 3}}\n\
          log: {format: text, level: 'warn,valetkey=debug, hyper=off'}\n\
@@ -311,6 +318,9 @@ fn values_are_read_in_every_documented_form() {
          routes: [{name: a, method: [GET, POST], path: /a, as: deny}, {name: b, operation: sql.*, resource: sql_warehouse/x*, as: caller}]\n",
     );
     assert_eq!(config.inbound.token_header, "authorization");
+    assert!(config.outbound.tls && !config.outbound.forward);
+    assert_eq!(config.outbound.allow_hosts.len(), 1);
+    assert_eq!(config.outbound.trust_file, Some("ca.pem".into()));
     assert_eq!(config.inbound.agent_port(), 9);
     assert_eq!(config.users.token_types, ["at+jwt"]);
     assert_eq!(config.users.scopes.unwrap().to_string(), "genie");

@@ -264,9 +264,6 @@ fn a_bundle_is_named_by_a_path_or_with_its_app_and_target() {
 fn what_belongs_to_a_later_version_is_refused_aloud() {
     check(
         "\
-outbound:
-  tls: on
-  forward: true
 audit:
   ship: {volume: main.ops.audit}
 routes:
@@ -276,15 +273,39 @@ routes:
     limit: {rate: 60/m, per: user}
 ",
         &[
-            "valetkey.yaml:2: outbound.tls: this version does not serve https to the agent yet (remove the key)",
-            "valetkey.yaml:3: outbound.forward: this version does not serve CONNECT yet (remove the key)",
-            "valetkey.yaml:5: audit.ship: this version does not ship the audit log yet (remove the key)",
-            "valetkey.yaml:10: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
+            "valetkey.yaml:2: audit.ship: this version does not ship the audit log yet (remove the key)",
+            "valetkey.yaml:7: routes[0].limit: this version does not limit the rate of a route yet (remove the key)",
         ],
     );
     check(
         "outbound: {tls: yes}\n",
         &["valetkey.yaml:1: outbound.tls: must be one of false, off, on, true (write one of them)"],
+    );
+}
+
+#[test]
+fn hosts_that_list_too_much_are_refused() {
+    const HINT: &str =
+        "(write HOST, HOST:PORT, *.example.com, an address, or a network such as 10.2.0.0/16)";
+    check(
+        "\
+outbound:
+  tls: on
+  forward: true
+  allow_hosts: [pypi.org, '*', 'https://x.example', 127.1, 10.0.0.0/8, ::/0]
+",
+        &[
+            &format!(
+                "valetkey.yaml:4: outbound.allow_hosts[1]: a wildcard stands for what is under a name of at least two parts: *.example.com {HINT}"
+            ),
+            &format!(
+                "valetkey.yaml:4: outbound.allow_hosts[2]: a network is ADDRESS/PREFIX, with at least 8 bits (IPv6: 16) and nothing behind them {HINT}"
+            ),
+            &format!("valetkey.yaml:4: outbound.allow_hosts[3]: this is no host name {HINT}"),
+            &format!(
+                "valetkey.yaml:4: outbound.allow_hosts[5]: a network is ADDRESS/PREFIX, with at least 8 bits (IPv6: 16) and nothing behind them {HINT}"
+            ),
+        ],
     );
 }
 

@@ -143,7 +143,7 @@ fn descriptions_state_the_defaults_and_bounds_in_force() {
     let limits = schema["$defs"]["RawLimits"]["properties"]
         .as_object()
         .unwrap();
-    assert_eq!(limits.len(), 12);
+    assert_eq!(limits.len(), 14);
     for (key, shape) in limits {
         let text = shape["description"].as_str().unwrap();
         let bounds = text.rsplit_once("from ").unwrap().1.trim_end_matches('.');

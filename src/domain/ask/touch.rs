@@ -243,6 +243,7 @@ impl<'a> Finder<'a, '_> {
         Ok(Touch {
             resource: Some(self.checked(&self.rule.kind, id, self.rule.folds)?),
             also: also.transpose()?,
+            scope: self.rule.scope.as_ref(),
             message: None,
         })
     }

@@ -14,6 +14,7 @@
 //! - A record with a `user` also carries `user_seq` (from 1) and `user_prev`, the `hash` of the record before with the same
 //!   `user.sub` (64 zeros for the first). Both lie inside the hashed bytes too. So the lines of one user, taken out
 //!   unchanged, are a chain of their own: recompute each `hash`, follow `user_prev`, count `user_seq`.
+//! - A `checkpoint` carries a signature over all that came before: `checkpoint.rs`.
 //! - A `gap` with reason `user_chains_restarted` says that from there on every user counts from 1 again.
 //!
 //! `v` changes when any of this does. New members and new events may appear without that.
@@ -26,11 +27,14 @@ use aws_lc_rs::digest;
 
 use super::super::clock::Timestamp;
 use super::super::identity::UserId;
+use super::checkpoint::{Checkpoint, SigningKey};
 use super::json::{push_hex, push_number, push_string};
-use super::{Record, Text};
+use super::{Event, Record, Resource, Text};
 
 /// The version of the line's format.
 pub const AUDIT_VERSION: u64 = 1;
+/// The JSON Schema of a line (draft 2020-12).
+pub const RECORD_SCHEMA: &str = include_str!("../../../config/audit.schema.json");
 /// Users whose last record is remembered; at about 150 bytes each this bounds the memory to some 8 MiB.
 pub const AUDIT_USERS_MAX: usize = 50_000;
 /// Why the users' chains begin anew: more than [`AUDIT_USERS_MAX`] of them.
@@ -53,22 +57,27 @@ impl Hash {
 
     /// Reads 64 lower-case hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
-            return None;
-        }
-        let value = |digit: u8| match digit {
-            b'0'..=b'9' => Some(digit - b'0'),
-            b'a'..=b'f' => Some(digit - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = pair else { return None };
-            *byte = value(*high)? << 4 | value(*low)?;
-        }
-        Some(Self(bytes))
+        hex_bytes(text).map(Self)
     }
+}
+
+/// Reads exactly `2 * N` lower-case hex digits.
+pub(super) fn hex_bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *byte = value(*high)? << 4 | value(*low)?;
+    }
+    Some(bytes)
 }
 
 impl fmt::Display for Hash {
@@ -186,6 +195,13 @@ impl Chain {
         }
     }
 
+    /// Appends a checkpoint of the head, signed with `key`.
+    pub fn checkpoint(&mut self, key: &SigningKey, now: Timestamp, out: &mut Vec<u8>) {
+        let mut record = Record::new(Event::Checkpoint);
+        record.checkpoint = Some(Box::new(key.sign(self.head)));
+        self.seal_line(&record, now, None, out);
+    }
+
     /// What was sealed since the last commit is written: it stands.
     pub fn commit(&mut self) {
         self.undo.head = self.head;
@@ -267,12 +283,8 @@ fn push_fields(record: &Record, out: &mut Vec<u8>) {
     word(out, "identity", record.identity.map(|i| i.as_str()));
     text(out, "route", record.route.as_ref());
     text(out, "operation", record.operation.as_ref());
-    if let Some(resource) = &record.resource {
-        out.extend_from_slice(b",\"resource\":{\"type\":");
-        push_string(out, resource.kind.as_str());
-        string(out, "id", resource.id.as_str());
-        out.push(b'}');
-    }
+    resource(out, "resource", record.resource.as_ref());
+    resource(out, "follow_up", record.follow_up.as_ref());
     text(out, "method", record.method.as_ref());
     if let Some(path) = &record.path {
         let path = path.as_str();
@@ -296,6 +308,19 @@ fn push_fields(record: &Record, out: &mut Vec<u8>) {
     number(out, "bytes_received", record.bytes_received);
     number(out, "duration_ms", record.duration_ms);
     number(out, "lost", record.lost);
+    if let Some(checkpoint) = &record.checkpoint {
+        push_checkpoint(checkpoint, out);
+    }
+}
+
+fn push_checkpoint(checkpoint: &Checkpoint, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"checkpoint\":{\"records\":");
+    push_number(out, checkpoint.head.seq);
+    hex(out, "head", checkpoint.head.hash);
+    string(out, "key_id", &checkpoint.key.id());
+    string(out, "public_key", &checkpoint.key.to_string());
+    string(out, "signature", &checkpoint.signature());
+    out.push(b'}');
 }
 
 fn key(out: &mut Vec<u8>, name: &'static str) {
@@ -312,6 +337,16 @@ fn string(out: &mut Vec<u8>, name: &'static str, value: &str) {
 fn text(out: &mut Vec<u8>, name: &'static str, value: Option<&Text>) {
     if let Some(value) = value {
         string(out, name, value.as_str());
+    }
+}
+
+fn resource(out: &mut Vec<u8>, name: &'static str, value: Option<&Resource>) {
+    if let Some(resource) = value {
+        key(out, name);
+        out.extend_from_slice(b"{\"type\":");
+        push_string(out, resource.kind.as_str());
+        string(out, "id", resource.id.as_str());
+        out.push(b'}');
     }
 }
 

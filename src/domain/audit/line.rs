@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::Event;
 use super::chain::{AUDIT_VERSION, Hash, Link, USER_CHAINS_RESTARTED};
+use super::checkpoint::Checkpoint;
 
 /// A line whose own hash is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +20,10 @@ pub struct Sealed<'a> {
     pub prev: Hash,
     /// The user, with the record's place in the user's chain and the hash of the record before there.
     pub user: Option<(Cow<'a, str>, Link, Hash)>,
-    /// Whether the users' chains begin anew here.
-    pub restarts_users: bool,
+    /// What the log says of itself here, if it is a gap.
+    pub gap: Option<Cow<'a, str>>,
+    /// What is signed here, if it is a checkpoint.
+    pub checkpoint: Option<Box<Checkpoint>>,
 }
 
 #[derive(Deserialize)]
@@ -36,12 +39,23 @@ struct Wire<'a> {
     user_seq: Option<u64>,
     user_prev: Option<&'a str>,
     prev: &'a str,
+    #[serde(borrow)]
+    checkpoint: Option<WireCheckpoint<'a>>,
 }
 
 #[derive(Deserialize)]
 struct WireUser<'a> {
     #[serde(borrow)]
     sub: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct WireCheckpoint<'a> {
+    records: u64,
+    head: &'a str,
+    key_id: &'a str,
+    public_key: &'a str,
+    signature: &'a str,
 }
 
 impl<'a> Sealed<'a> {
@@ -67,12 +81,36 @@ impl<'a> Sealed<'a> {
             return Err("its hash does not fit its content");
         }
         let wire: Wire<'_> = serde_json::from_slice(line).map_err(|_| "it is not a record")?;
-        if wire.v != AUDIT_VERSION {
+        wire.into_sealed(stated)
+    }
+
+    /// The same without the line.
+    pub fn into_owned(self) -> Sealed<'static> {
+        Sealed {
+            link: self.link,
+            prev: self.prev,
+            user: self
+                .user
+                .map(|(sub, link, prev)| (Cow::Owned(sub.into_owned()), link, prev)),
+            gap: self.gap.map(|reason| Cow::Owned(reason.into_owned())),
+            checkpoint: self.checkpoint,
+        }
+    }
+
+    /// Whether the users' chains begin anew here.
+    pub fn restarts_users(&self) -> bool {
+        self.gap.as_deref() == Some(USER_CHAINS_RESTARTED)
+    }
+}
+
+impl<'a> Wire<'a> {
+    fn into_sealed(self, hash: Hash) -> Result<Sealed<'a>, &'static str> {
+        if self.v != AUDIT_VERSION {
             return Err("it has a version that this program does not know");
         }
-        let prev = Hash::parse(wire.prev).ok_or("its prev is not a hash")?;
-        let link = |seq| Link { seq, hash: stated };
-        let user = match (wire.user, wire.user_seq, wire.user_prev) {
+        let prev = Hash::parse(self.prev).ok_or("its prev is not a hash")?;
+        let link = |seq| Link { seq, hash };
+        let user = match (self.user, self.user_seq, self.user_prev) {
             (None, None, None) => None,
             (Some(user), Some(seq), Some(prev)) => {
                 let prev = Hash::parse(prev).ok_or("its user_prev is not a hash")?;
@@ -80,12 +118,29 @@ impl<'a> Sealed<'a> {
             }
             (_, _, _) => return Err("user, user_seq and user_prev are not all there"),
         };
-        Ok(Self {
-            link: link(wire.seq),
+        let gap = (self.event == Event::Gap.as_str()).then(|| self.reason.unwrap_or_default());
+        let is_checkpoint = self.event == Event::Checkpoint.as_str();
+        let checkpoint = match self.checkpoint {
+            Some(stated) if is_checkpoint => Some(Box::new(stated.parse()?)),
+            None if !is_checkpoint => None,
+            Some(_) | None => {
+                return Err("only a checkpoint carries a signature, and each one does");
+            }
+        };
+        Ok(Sealed {
+            link: link(self.seq),
             prev,
-            restarts_users: wire.event == Event::Gap.as_str()
-                && wire.reason.as_deref() == Some(USER_CHAINS_RESTARTED),
             user,
+            gap,
+            checkpoint,
         })
+    }
+}
+
+impl WireCheckpoint<'_> {
+    fn parse(&self) -> Result<Checkpoint, &'static str> {
+        let read = Checkpoint::parse(self.records, self.head, self.public_key, self.signature);
+        read.filter(|checkpoint| checkpoint.key.id() == self.key_id)
+            .ok_or("its checkpoint has no right form")
     }
 }

@@ -5,11 +5,15 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::chain::{AUDIT_USERS_MAX, Chain, Hash, Link};
+use super::checkpoint::{PublicKey, SigningKey};
 use super::json::AUDIT_FIELD_CHARS_MAX;
+use super::verify::Verifier;
 use super::verify::export::verify_user_export;
-use super::verify::{BreakKind, Report, Verifier};
+use super::verify::report::{BreakKind, Report};
 use super::*;
 use crate::domain::clock::Timestamp;
+
+mod mutations;
 
 fn user(name: &str) -> Option<Arc<User>> {
     Some(Arc::new(User {
@@ -120,7 +124,7 @@ fn every_event_word_reads_back() {
         assert_eq!(Event::parse(event.as_str()), Some(event));
         assert_eq!(Event::ALL[event as usize], event);
     }
-    assert_eq!(Event::parse("checkpoint"), None);
+    assert_eq!(Event::parse("nothing"), None);
 }
 
 #[test]
@@ -197,6 +201,147 @@ fn a_user_chain_that_was_rewritten_alone_is_found() {
         &mut out,
     );
     assert_eq!(kinds(&verify(&lines(&out))), [(2, BreakKind::UserChain)]);
+}
+
+/// Five records and a checkpoint behind the third and the last.
+fn signed(key: &SigningKey) -> Vec<Vec<u8>> {
+    let (mut chain, mut out) = (Chain::default(), Vec::new());
+    for (n, name) in ["a", "b", "a", "b", "a"].into_iter().enumerate() {
+        let now = Timestamp::UNIX_EPOCH;
+        chain.seal(&record(Event::Intent, Some(name)), now, &mut out);
+        if n == 2 || n == 4 {
+            chain.checkpoint(key, now, &mut out);
+        }
+    }
+    lines(&out)
+}
+
+fn verify_pinned(lines: &[Vec<u8>], keys: &[PublicKey]) -> Report {
+    let mut verifier = Verifier::new().pinned(keys.to_vec());
+    lines.iter().for_each(|line| verifier.push(line));
+    verifier.finish(None)
+}
+
+#[test]
+fn checkpoints_say_who_signed_and_up_to_where() {
+    let (key, other) = (
+        SigningKey::generate().unwrap(),
+        SigningKey::generate().unwrap(),
+    );
+    let log = signed(&key);
+    let text = String::from_utf8(log[3].clone()).unwrap();
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["event"], "checkpoint");
+    assert_eq!(value["checkpoint"]["records"], 3);
+    assert_eq!(value["checkpoint"]["head"], value["prev"]);
+    assert_eq!(value["checkpoint"]["key_id"], key.public().id());
+    let report = verify(&log);
+    assert!(report.is_good(), "{:?}", report.breaks);
+    let used = report.keys[0];
+    assert_eq!(
+        (used.checkpoints, used.seqs, used.pinned),
+        (2, (4, 7), false)
+    );
+    assert_eq!((report.signed_to, report.unsigned()), (7, 0));
+    assert_eq!(verify(&log[..6]).unsigned(), 2);
+    assert!(verify_pinned(&log, &[other.public(), key.public()]).is_good());
+    let foreign = verify_pinned(&log, &[other.public()]);
+    assert_eq!(kinds(&foreign), [(4, BreakKind::Key), (7, BreakKind::Key)]);
+    let nothing = verify_pinned(&log[..3], &[key.public()]);
+    assert_eq!(kinds(&nothing), [(0, BreakKind::Key)]);
+}
+
+/// Whoever rewrites the log can compute every hash anew, but not sign.
+#[test]
+fn a_log_that_was_rewritten_with_all_its_hashes_is_found_at_its_checkpoints() {
+    let (key, thief) = (
+        SigningKey::generate().unwrap(),
+        SigningKey::generate().unwrap(),
+    );
+    let log = signed(&key);
+    let original = String::from_utf8(log[3].clone()).unwrap();
+    let mark = ",\"checkpoint\":";
+    let (_, old) = original.split_once(mark).unwrap();
+    let (old, _) = old.split_once('}').unwrap();
+    // The same records but for one route, chained by the thief, with the old signature put into the new checkpoint.
+    let (mut chain, mut out) = (Chain::default(), Vec::new());
+    for name in ["a", "b", "a"] {
+        let mut forged = record(Event::Intent, Some(name));
+        forged.route = Some("harmless".into());
+        chain.seal(&forged, Timestamp::UNIX_EPOCH, &mut out);
+    }
+    let head = chain.head();
+    chain.checkpoint(&thief, Timestamp::UNIX_EPOCH, &mut out);
+    let mut forged = lines(&out);
+    assert!(
+        verify(&forged).is_good(),
+        "without a pinned key that shows only in the key's name"
+    );
+    assert_eq!(
+        kinds(&verify_pinned(&forged, &[key.public()])),
+        [(4, BreakKind::Key)]
+    );
+    let text = String::from_utf8(forged[3].clone()).unwrap();
+    let (sealed, _) = text.rsplit_once(",\"hash\":").unwrap();
+    let (before, rest) = sealed.split_once(mark).unwrap();
+    let (_, after) = rest.split_once('}').unwrap();
+    let old = old.replace(
+        &format!("\"head\":\"{}\"", verify(&log[..3]).head.hash),
+        &format!("\"head\":\"{}\"", head.hash),
+    );
+    let sealed = format!("{before}{mark}{old}}}{after}");
+    let hash = Hash::of(sealed.as_bytes());
+    forged[3] = format!("{sealed},\"hash\":\"{hash}\"}}").into_bytes();
+    assert_eq!(kinds(&verify(&forged)), [(4, BreakKind::Signature)]);
+    // And the old checkpoint as it was says another head.
+    forged[3] = log[3].clone();
+    assert!(!verify(&forged).is_good());
+}
+
+#[test]
+fn records_that_were_noted_elsewhere_must_be_there() {
+    let log = seal(&[Some("a"), Some("b"), None, Some("a")]);
+    let whole = verify(&log);
+    let check = |known: Link, lines: &[Vec<u8>]| {
+        let mut verifier = Verifier::new().knowing(vec![known]);
+        lines.iter().for_each(|line| verifier.push(line));
+        kinds(&verifier.finish(None))
+    };
+    let middle = verify(&log[..2]).head;
+    assert_eq!(check(whole.head, &log), []);
+    assert_eq!(check(middle, &log), []);
+    assert_eq!(check(whole.head, &log[..3]), [(0, BreakKind::Cut)]);
+    let other = Link {
+        hash: whole.head.hash,
+        ..middle
+    };
+    assert_eq!(check(other, &log), [(2, BreakKind::Edited)]);
+    // Older than what is left: removed in good order.
+    assert_eq!(check(middle, &log[2..]), []);
+}
+
+#[test]
+fn a_beginning_that_nothing_explains_is_a_cut() {
+    let log = seal(&[Some("a"), Some("b"), None, Some("a")]);
+    let check = |named: u64, lines: &[Vec<u8>]| {
+        let mut verifier = Verifier::new().beginning_at(named);
+        lines.iter().for_each(|line| verifier.push(line));
+        let report = verifier.finish(None);
+        assert_eq!(
+            report.first_seq,
+            if lines.is_empty() {
+                0
+            } else {
+                5 - lines.len() as u64
+            }
+        );
+        kinds(&report)
+    };
+    assert_eq!(check(1, &log), []);
+    assert_eq!(check(1, &[]), []);
+    assert_eq!(check(1, &log[1..]), [(1, BreakKind::Cut)]);
+    assert_eq!(check(2, &log[1..]), []);
+    assert_eq!(check(2, &log[2..]), [(1, BreakKind::Cut)]);
 }
 
 #[test]

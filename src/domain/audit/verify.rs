@@ -4,104 +4,23 @@
 //! like is said in `chain.rs`.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::fmt;
+use std::collections::{BTreeMap, HashMap};
 
 use super::chain::{Hash, Link};
+use super::checkpoint::PublicKey;
 use super::line::Sealed;
 
+use report::{Break, BreakKind, Report};
+use seals::Seals;
+
 pub mod export;
+pub mod report;
+mod seals;
 
 /// Breaks that are kept with their place; further ones are only counted.
 pub const BREAKS_KEPT_MAX: usize = 1000;
 /// Users whose chain is followed; far more than the writer keeps.
 pub const VERIFY_USERS_MAX: usize = 1_000_000;
-
-/// What is wrong at a place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreakKind {
-    /// The line is not what was sealed, or not the successor of the line before it.
-    Edited,
-    /// So many records are missing before this line.
-    Gap(u64),
-    /// The log ends before the stated head, or does not begin where the one before it ended.
-    Cut,
-    /// The line stands in another place than it was written at.
-    Swapped,
-    /// The number was there already.
-    Duplicated,
-    /// The last line is incomplete.
-    Torn,
-    /// The line does not follow the record before of the same user.
-    UserChain,
-}
-
-impl BreakKind {
-    /// One word for machines.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Edited => "edited",
-            Self::Gap(_) => "gap",
-            Self::Cut => "cut",
-            Self::Swapped => "swapped",
-            Self::Duplicated => "duplicated",
-            Self::Torn => "torn",
-            Self::UserChain => "user_chain",
-        }
-    }
-}
-
-/// One broken place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Break {
-    /// Which file, counted from 0 in the order given.
-    pub file: usize,
-    /// Which line of it, from 1; 0 for the end of the log.
-    pub line: u64,
-    /// The record's number, where it can be told.
-    pub seq: Option<u64>,
-    /// What is wrong.
-    pub kind: BreakKind,
-    /// The same in words.
-    pub detail: Cow<'static, str>,
-}
-
-impl fmt::Display for Break {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => f.write_str("end of the log")?,
-            line => write!(f, "line {line}")?,
-        }
-        if let Some(seq) = self.seq {
-            write!(f, " (seq {seq})")?;
-        }
-        write!(f, ": {}: {}", self.kind.as_str(), self.detail)
-    }
-}
-
-/// What a run over the lines found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// Lines that are records with a right hash.
-    pub records: u64,
-    /// Number of the first record, 0 if there is none.
-    pub first_seq: u64,
-    /// The last record.
-    pub head: Link,
-    /// Users seen.
-    pub users: usize,
-    /// The first [`BREAKS_KEPT_MAX`] breaks.
-    pub breaks: Vec<Break>,
-    /// All breaks.
-    pub breaks_total: u64,
-}
-
-impl Report {
-    /// Whether nothing is wrong.
-    pub fn is_good(&self) -> bool {
-        self.breaks_total == 0
-    }
-}
 
 /// Follows the chain line by line.
 #[derive(Debug)]
@@ -116,6 +35,12 @@ pub struct Verifier {
     records: u64,
     /// Whether every user who is new here must begin with 1.
     from_start: bool,
+    /// Whether a first record that is not number 1 must be explained.
+    whole: bool,
+    /// Records that are known to have been written: noted elsewhere, in the order of their numbers.
+    known: Vec<Link>,
+    seals: Seals,
+    gaps: BTreeMap<Box<str>, u64>,
     users: HashMap<Box<str>, UserLink>,
     missing: Vec<Missing>,
     breaks: Vec<Break>,
@@ -154,6 +79,10 @@ impl Verifier {
             first_seq: 0,
             records: 0,
             from_start: false,
+            whole: false,
+            known: Vec::new(),
+            seals: Seals::default(),
+            gaps: BTreeMap::new(),
             users: HashMap::new(),
             missing: Vec::new(),
             breaks: Vec::new(),
@@ -185,6 +114,29 @@ impl Verifier {
         }
     }
 
+    /// Trusts only checkpoints by these keys, and wants one.
+    #[must_use]
+    pub fn pinned(mut self, keys: Vec<PublicKey>) -> Self {
+        self.seals.pin(keys);
+        self
+    }
+
+    /// These records were seen in the log at an earlier time: they must still be in it.
+    #[must_use]
+    pub fn knowing(mut self, mut links: Vec<Link>) -> Self {
+        links.sort_by_key(|link| std::cmp::Reverse(link.seq));
+        self.known = links;
+        self
+    }
+
+    /// Nothing may be missing at the beginning: the first record has this number (that of its file's name), or begins a log.
+    #[must_use]
+    pub fn beginning_at(mut self, seq: u64) -> Self {
+        self.whole = true;
+        self.first_seq = seq;
+        self
+    }
+
     /// The next file begins: lines count from 1 again, the chain goes on.
     pub fn next_file(&mut self) {
         if self.line > 0 {
@@ -195,8 +147,13 @@ impl Verifier {
 
     /// A whole line, without its line feed.
     pub fn push(&mut self, line: &[u8]) {
+        self.push_read(Sealed::read(line));
+    }
+
+    /// The same where somebody else has read the line.
+    pub fn push_read(&mut self, line: Result<Sealed<'_>, &'static str>) {
         self.line += 1;
-        match Sealed::read(line) {
+        match line {
             Ok(sealed) => self.place(&sealed),
             Err(detail) => {
                 self.unread += 1;
@@ -237,19 +194,34 @@ impl Verifier {
             }
         }
         let head = self.head();
+        self.line = 0;
         if let Some(end) = end.filter(|end| *end != head) {
-            self.line = 0;
             let detail = format!(
                 "it ends with record {} but should end with {}",
                 head.seq, end.seq
             );
             self.report(BreakKind::Cut, None, detail.into());
         }
+        if let Some(known) = self.known.first().copied() {
+            let detail = format!(
+                "it ends with record {} but record {} was written",
+                head.seq, known.seq
+            );
+            self.report(BreakKind::Cut, None, detail.into());
+        }
+        if self.seals.is_missing() {
+            let detail = "nothing in it is signed by a pinned key".into();
+            self.report(BreakKind::Key, None, detail);
+        }
+        let (keys, signed_to) = self.seals.finish();
         Report {
             records: self.records,
-            first_seq: self.first_seq,
+            first_seq: if self.records > 0 { self.first_seq } else { 0 },
             head,
             users: self.users.len(),
+            keys,
+            signed_to,
+            gaps: self.gaps,
             breaks: self.breaks,
             breaks_total: self.breaks_total,
         }
@@ -297,8 +269,15 @@ impl Verifier {
     }
 
     fn place_first(&mut self, sealed: &Sealed<'_>) {
-        self.first_seq = sealed.link.seq;
-        self.from_start = sealed.link.seq == 1;
+        let seq = sealed.link.seq;
+        let named = std::mem::replace(&mut self.first_seq, seq);
+        self.from_start = seq == 1;
+        // A file that was taken away whole is owned up to by the first record of the one that followed it.
+        let explained = seq.saturating_sub(self.unread) <= named || sealed.gap.is_some();
+        if self.whole && !explained {
+            let detail = format!("it begins with record {seq}; what came before is missing");
+            self.report(BreakKind::Cut, Some(seq), detail.into());
+        }
         if self.from_start != (sealed.prev == Hash::ZERO) {
             self.report(
                 BreakKind::Edited,
@@ -332,7 +311,8 @@ impl Verifier {
     fn stand(&mut self, sealed: &Sealed<'_>) {
         self.head = Some(sealed.link);
         self.unread = 0;
-        if sealed.restarts_users {
+        self.look_closer(sealed);
+        if sealed.restarts_users() {
             self.users.clear();
             self.from_start = true;
         }
@@ -364,6 +344,29 @@ impl Verifier {
                 self.users.insert((&**sub).into(), now);
             }
             None => self.from_start = false,
+        }
+    }
+
+    /// What only some records have: a signature, a word of the log about itself, a number that was noted elsewhere.
+    fn look_closer(&mut self, sealed: &Sealed<'_>) {
+        let seq = sealed.link.seq;
+        if let Some(checkpoint) = &sealed.checkpoint
+            && let Err((kind, detail)) = self.seals.check(sealed, checkpoint)
+        {
+            self.report(kind, Some(seq), detail.into());
+        }
+        if let Some(reason) = &sealed.gap {
+            if let Some(count) = self.gaps.get_mut(&**reason) {
+                *count += 1;
+            } else if self.gaps.len() < BREAKS_KEPT_MAX {
+                self.gaps.insert((&**reason).into(), 1);
+            }
+        }
+        while let Some(known) = self.known.pop_if(|known| known.seq <= seq) {
+            if known.seq == seq && known.hash != sealed.link.hash {
+                let detail = "another record with this number was written".into();
+                self.report(BreakKind::Edited, Some(seq), detail);
+            }
         }
     }
 

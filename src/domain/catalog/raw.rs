@@ -175,7 +175,7 @@ impl Tables {
         self.folds.iter().any(|one| **one == *kind)
     }
 
-    fn scope(&self, text: &str) -> Result<&ScopeRow, String> {
+    pub(super) fn scope(&self, text: &str) -> Result<&ScopeRow, String> {
         let known = |row: &&ScopeRow| row.name.as_str() == text;
         let missing = || format!("the table of scopes does not have `{text}`");
         self.scopes.iter().find(known).ok_or_else(missing)

@@ -1,6 +1,6 @@
 //! One route as written, checked against the catalogue.
 //!
-//! `compile.rs` collects the mistakes of all.
+//! `compile.rs` collects the mistakes of all; `possible.rs` finds routes that no call can match.
 
 use http::Method;
 
@@ -32,12 +32,14 @@ impl Compiler<'_> {
             operations_text: self.source.operation.clone().unwrap_or_default(),
             tools: self.source.tools.clone(),
             effect: self.source.effect,
+            denies: self.source.run_as == RunAs::Deny,
             ..Matcher::default()
         };
         keep(self.operations().map(|found| on.operations = found));
         keep(self.resource().map(|found| on.resource = found));
         keep(self.methods().map(|found| on.methods = found));
         keep(self.path().map(|found| on.path = found));
+        on.admin_paths = { on.path.as_ref() }.map_or_else(Vec::new, |path| self.admin_paths(path));
         on.body = self
             .source
             .body
@@ -48,7 +50,12 @@ impl Compiler<'_> {
         keep(self.scope().map(|found| scope = found));
         keep(self.scope_is_known(&on, scope.as_ref()));
         if problems.is_empty() {
-            problems.extend(self.can_match(&on).err());
+            let sound = self.fits_together(&on).and_then(|()| self.can_match(&on));
+            problems.extend(
+                sound
+                    .and_then(|()| self.can_serve(&on, scope.as_ref()))
+                    .err(),
+            );
         }
         let Self { source, .. } = self;
         if problems.is_empty() {
@@ -64,8 +71,17 @@ impl Compiler<'_> {
         }
     }
 
-    /// Refuses what no call can ever match, or what means nothing together.
-    fn can_match(&self, on: &Matcher) -> Result<(), Problem> {
+    /// The operations of admin effect that a raw path lies within.
+    fn admin_paths(&self, path: &PathTemplate) -> Vec<usize> {
+        let operations = self.catalog.operations().iter().enumerate();
+        operations
+            .filter(|(_, o)| o.effect == Effect::Admin && o.path.covers(path))
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// Refuses what means nothing together.
+    fn fits_together(&self, on: &Matcher) -> Result<(), Problem> {
         if on.operations.is_none() && on.resource.is_none() && on.path.is_none() {
             return Err(self
                 .problem("", "matches nothing")
@@ -87,28 +103,10 @@ impl Compiler<'_> {
                 .problem("effect", "stands beside `path`")
                 .hint("a raw route says what it does by `method`"));
         }
-        let mut operations = self.catalog.operations().iter().enumerate();
-        let upstream = { on.resource.as_ref() }.is_some_and(|r| *r.kind == *APP);
-        let possible = on.path.is_some()
-            || (upstream && on.operations.is_none())
-            || operations.any(|(index, operation)| on.may_touch(index, operation));
-        if possible {
-            return Ok(());
-        }
-        let key = if on.effect.is_some() {
-            "effect"
-        } else {
-            "operation"
-        };
-        Err(self
-            .problem(
-                key,
-                "can never match: no such operation touches such a resource with such an effect",
-            )
-            .hint("`valetkey check --catalog` lists what each operation touches"))
+        Ok(())
     }
 
-    fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>) -> Problem {
         let dot = if key.is_empty() { "" } else { "." };
         Problem::new(format!("routes[{}]{dot}{key}", self.index), message).at(self.source.line)
     }
@@ -127,7 +125,7 @@ impl Compiler<'_> {
                 .collect();
             let near = nearest(pattern, ids.chain(families.iter().map(String::as_str)));
             let hint = near.map_or_else(
-                || "`valetkey check` lists the operations".to_owned(),
+                || "`valetkey check --catalog` lists the operations".to_owned(),
                 |near| format!("did you mean `{near}`?"),
             );
             return Err(self
@@ -137,7 +135,7 @@ impl Compiler<'_> {
                 )
                 .hint(hint));
         }
-        if pattern.ends_with('*') {
+        if pattern.ends_with('*') && self.source.run_as != RunAs::Deny {
             // A family never reaches what hands out rights or credentials: such an operation is named in full.
             found.retain(|i| {
                 self.catalog

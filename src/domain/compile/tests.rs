@@ -1,7 +1,5 @@
 //! Mistakes in routes, each with its key and remedy.
 
-use super::super::destination::Upstreams;
-use super::super::lint::warnings;
 use super::*;
 use std::collections::BTreeMap;
 
@@ -73,7 +71,10 @@ fn a_family_never_reaches_admin_operations() {
     let admin = catalog.named("tokens.create");
     assert!(policy.index.named(admin[0]).is_empty());
     let named = compile(
-        &[source(|s| s.operation = Some("tokens.create".into()))],
+        &[source(|s| {
+            s.operation = Some("tokens.create".into());
+            s.run_as = RunAs::App;
+        })],
         catalog,
         Settings::default(),
     )
@@ -82,19 +83,89 @@ fn a_family_never_reaches_admin_operations() {
 }
 
 #[test]
-fn shadowed_and_hopeless_routes_are_warned_of() {
+fn routes_that_no_call_can_match_are_refused_with_what_would_be_right() {
+    let check = |change: &dyn Fn(&mut RouteSource), words: [&str; 2]| {
+        let told = faults(|s| {
+            s.run_as = RunAs::App;
+            change(s);
+        });
+        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    };
+    let named = |operation: &str, resource: &str| {
+        let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let (operation, resource) = (some(operation), some(resource));
+        move |s: &mut RouteSource| {
+            s.operation.clone_from(&operation);
+            s.resource.clone_from(&resource);
+        }
+    };
+    check(
+        &named("sql.*", "genie_space/1"),
+        ["routes[0].resource", "`sql.*` touches no genie_space"],
+    );
+    check(
+        &named("tokens.*", ""),
+        [
+            "all of `tokens.*` is of admin effect",
+            "add `operation: tokens.create`",
+        ],
+    );
+    check(
+        &named("", "secret/scope/key"),
+        [
+            "all that touches a secret is of admin effect",
+            "secrets.get",
+        ],
+    );
+    check(&named("", "*/x"), ["`*` is no resource type", "one of app"]);
+    let bounded = |operation: &str, effect| {
+        let named = named(operation, "");
+        move |s: &mut RouteSource| {
+            named(s);
+            s.effect = Some(effect);
+        }
+    };
+    check(
+        &bounded("tokens.create", Effect::Write),
+        ["routes[0].effect", "remove `effect`"],
+    );
+    check(
+        &bounded("sql.statements.execute", Effect::Read),
+        [
+            "nothing of `sql.statements.execute` is with no more effect than read",
+            "--catalog",
+        ],
+    );
+    check(
+        &|s| {
+            s.resource = Some("sql_warehouse/1".into());
+            s.tools = vec!["x".into()];
+        },
+        ["routes[0].tools", "mcp/functions/CATALOG.SCHEMA"],
+    );
+}
+
+#[test]
+fn a_user_route_that_nobody_can_pass_is_refused_unless_it_names_the_scope() {
+    let told = faults(|s| s.operation = Some("mlflow.*".into()));
+    assert!(
+        told.contains("routes[0].as: no user can ever pass") && told.contains("`scope: mlflow`"),
+        "{told}"
+    );
+    let told = faults(|s| s.resource = Some("memory_store/a.b.c".into()));
+    assert!(told.contains("`unity-catalog`"), "{told}");
     let catalog = Catalog::built_in().unwrap();
-    let twice = [
-        source(|s| s.resource = Some("sql_warehouse/1".into())),
-        source(|s| s.resource = Some("sql_warehouse/1".into())),
-        source(|s| s.operation = Some("mlflow.*".into())),
+    let meant = [
+        source(|s| {
+            s.operation = Some("mlflow.*".into());
+            s.scope = Some("mlflow".into());
+        }),
+        // Derived from a bundle.
+        source(|s| {
+            s.operation = Some("jobs.*".into());
+            s.line = 0;
+        }),
+        source(|s| s.operation = Some("unity-catalog.*".into())),
     ];
-    let policy = compile(&twice, catalog, Settings::default()).unwrap();
-    let text = warnings(&policy, &Upstreams::default())
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("\n");
-    assert!(text.contains("never matches"), "{text}");
-    assert!(text.contains("use `as: app`"), "{text}");
+    compile(&meant, catalog, Settings::default()).unwrap();
 }

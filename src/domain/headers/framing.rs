@@ -36,3 +36,17 @@ fn is_canonical_number(text: &[u8]) -> bool {
         _ => false,
     }
 }
+
+/// Checks that a request brings no body, as a CONNECT may not: its connection becomes the tunnel.
+///
+/// # Errors
+/// [`HeadFault::Framing`].
+pub fn check_bodiless(headers: &HeaderMap) -> Result<(), HeadFault> {
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.contains_key(header::CONTENT_LENGTH)
+    {
+        Err(HeadFault::Framing)
+    } else {
+        Ok(())
+    }
+}

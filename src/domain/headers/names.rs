@@ -69,7 +69,7 @@ pub(super) const NEVER_OUT_PREFIXES: &[&str] = &[
     "x-valetkey-",
 ];
 
-/// What the workspace sends that never reaches the agent; the last two are only ever ours.
+/// What the workspace sends that never reaches the agent; the last three are only ever ours.
 pub(super) const NEVER_BACK: &[&str] = &[
     "set-cookie",
     "set-cookie2",
@@ -78,6 +78,7 @@ pub(super) const NEVER_BACK: &[&str] = &[
     "proxy-authentication-info",
     "x-valetkey-error",
     "x-valetkey-missing",
+    "x-valetkey-token-expiring",
 ];
 
 /// Letters and digits only: what is left of a name where a reader turns everything else into one separator, as CGI does

@@ -102,7 +102,7 @@ fn exactly_one_valid_host_and_only_the_origin_form() {
     }
     assert_eq!(
         get("http://other.example/", &[("host", "a")]),
-        Err(HeadFault::Form)
+        Err(HeadFault::Absolute)
     );
     assert_eq!(head(Method::GET, "http://a/", Version::HTTP_2, &[]), Ok(()));
     assert_eq!(

@@ -172,8 +172,19 @@ impl Index {
         members
     }
 
+    /// The routes on exactly this id and on every start of it, list by list.
+    pub(in crate::domain) fn on<'r>(
+        &'r self,
+        kind: &str,
+        id: &'r str,
+    ) -> impl Iterator<Item = &'r [u32]> {
+        let of_kind = self.by_kind.get(kind).into_iter();
+        of_kind
+            .flat_map(|of_kind| of_kind.lists(id))
+            .map(Vec::as_slice)
+    }
+
     /// The routes that name the operation alone.
-    #[cfg(test)]
     pub(in crate::domain) fn named(&self, operation: usize) -> &[u32] {
         self.by_operation.get(operation).map_or(&[], Vec::as_slice)
     }
@@ -193,12 +204,14 @@ impl Resources {
     }
 
     fn visit(&self, id: &str, consider: &mut impl FnMut(&Numbers)) {
-        self.exact.get(id).into_iter().for_each(&mut *consider);
+        self.lists(id).for_each(consider);
+    }
+
+    fn lists<'r>(&'r self, id: &'r str) -> impl Iterator<Item = &'r Numbers> {
         // A length inside a character cuts nothing off, and no start ends there.
         let starts = self.lengths.iter().filter_map(|length| id.get(..*length));
-        starts
-            .filter_map(|start| self.starts.get(start))
-            .for_each(consider);
+        let starts = starts.filter_map(|start| self.starts.get(start));
+        self.exact.get(id).into_iter().chain(starts)
     }
 }
 

@@ -31,6 +31,10 @@ pub struct Matcher {
     pub(in crate::domain) methods: Vec<Method>,
     pub(in crate::domain) path: Option<PathTemplate>,
     pub(in crate::domain) body: Vec<(String, Vec<String>)>,
+    /// Whether the route says `as: deny`.
+    pub(in crate::domain) denies: bool,
+    /// The operations of admin effect that the raw path lies within; sorted.
+    pub(in crate::domain) admin_paths: Vec<usize>,
 }
 
 /// A resource by exact id, or by the start of its id.
@@ -64,11 +68,18 @@ impl Matcher {
         match (&self.operations, call.operation) {
             (Some(wanted), Some((index, _))) => wanted.binary_search(&index).is_ok(),
             (Some(_), None) => false,
-            (None, Some((_, operation))) => {
-                self.path.is_some() || operation.effect != Effect::Admin
-            }
+            (None, Some((index, operation))) => self.may_reach(index, operation),
             (None, None) => true,
         }
+    }
+
+    /// Whether a route that names no operation may reach this one. What hands out rights or credentials is reached only by a
+    /// raw path that lies within the operation's own, so that `/api/**` does not hand out tokens in passing; a route that
+    /// denies reaches everything it speaks of.
+    pub(in crate::domain) fn may_reach(&self, index: usize, operation: &Operation) -> bool {
+        operation.effect != Effect::Admin
+            || self.denies
+            || self.admin_paths.binary_search(&index).is_ok()
     }
 
     fn fits_effect(&self, call: &Call<'_>) -> bool {
@@ -104,6 +115,16 @@ impl Matcher {
             // Paths are those of the workspace: `/**` does not mean another app's.
             Destination::Upstream(_) => false,
         }
+    }
+
+    /// The most that a matching call may do.
+    pub fn effect(&self) -> Option<Effect> {
+        self.effect
+    }
+
+    /// The MCP tools that may be called; empty = any.
+    pub fn tools(&self) -> &[String] {
+        &self.tools
     }
 
     /// Whether the route names a resource of this kind.
@@ -159,7 +180,7 @@ impl Matcher {
         }
         let named = match &self.operations {
             Some(operations) => operations.binary_search(&index).is_ok(),
-            None => operation.effect != Effect::Admin,
+            None => self.may_reach(index, operation),
         };
         let touched = |wanted: &ResourceMatcher| operation.kinds().any(|k| **k == *wanted.kind);
         named
@@ -176,6 +197,16 @@ impl ResourceMatcher {
                 given.id.starts_with(&self.id)
             } else {
                 *given.id == *self.id
+            }
+    }
+
+    /// Whether everything that `other` means is meant here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        *self.kind == *other.kind
+            && if self.prefix {
+                other.id.starts_with(&self.id)
+            } else {
+                !other.prefix && other.id == self.id
             }
     }
 }

@@ -3,6 +3,8 @@
 //! Bytes are in `file_store.rs`. Links for the parts of an upload are refused, on which
 //! clients send one plain PUT.
 
+use std::collections::BTreeMap;
+
 use http::header::{
     ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LAST_MODIFIED, RANGE,
 };
@@ -162,6 +164,11 @@ async fn on_file(site: &Site, call: &mut Call, file: &str) -> Result<Answer, Ref
     }
 }
 
+/// Whether a path is that of a volume itself; whether it exists was asked before.
+fn is_volume(path: &str) -> bool {
+    { path.strip_prefix("/Volumes/") }.is_some_and(|names| names.split('/').count() == 3)
+}
+
 fn on_directory(site: &Site, call: &Call, directory: &str) -> Result<Answer, Refusal> {
     match call.method.as_str() {
         "PUT" => {
@@ -175,7 +182,10 @@ fn on_directory(site: &Site, call: &Call, directory: &str) -> Result<Answer, Ref
         "DELETE" if site.files.remove_directory(directory) => Ok(bare(StatusCode::NO_CONTENT)),
         "DELETE" => Err(Refusal::no_file()),
         "GET" => {
-            let found = site.files.list(directory).ok_or_else(Refusal::no_file)?;
+            let listed = site.files.list(directory);
+            // A volume is a directory before anything lies in it.
+            let listed = listed.or_else(|| is_volume(directory).then(BTreeMap::new));
+            let found = listed.ok_or_else(Refusal::no_file)?;
             let contents: Vec<Value> = found
                 .iter()
                 .map(|(name, file)| {

@@ -3,6 +3,8 @@
 //! Helpful to developers, useless to attackers: no claim values, no token state beyond three words, no cause.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use serde_json::{Map, Value};
+
 use crate::domain::policy::denial::{Denial, DenyReason};
 use crate::runtime::credential::CredentialFault;
 use crate::runtime::endpoint_fault::EndpointFault;
@@ -41,8 +43,44 @@ impl ProxyError {
             Self::Upstream(SendFault::Broken(_)) => "the upstream broke off without an answer; the call may have had its effect".into(),
             Self::Upstream(SendFault::Timeout(_)) => "the upstream did not answer in time; see limits.response_head_time".into(),
             Self::UpstreamLogin => "the upstream answered with a login instead of letting the call in: whoever the call runs as needs CAN_USE on that app, and apps take OAuth tokens only (a personal access token is refused)".into(),
+            Self::Connect(fault) => fault.to_string(),
+            Self::Tunnel(fault) => fault.to_string(),
             Self::Internal(_) => "internal error".into(),
         }
+    }
+
+    /// The names in a denial, for programs.
+    pub(super) fn metadata(&self) -> Value {
+        let Self::Denied(denied) = self else {
+            return Value::Object(Map::new());
+        };
+        let mut metadata = Map::new();
+        let mut put = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                metadata.insert(key.into(), value.into());
+            }
+        };
+        put(
+            "route",
+            denied.denial.route.as_ref().map(|r| r.name.to_string()),
+        );
+        put(
+            "nearest_route",
+            denied.nearest.as_ref().map(|n| n.route.name.to_string()),
+        );
+        put(
+            "operation",
+            denied.operation.as_ref().map(ToString::to_string),
+        );
+        put(
+            "scope",
+            denied.denial.scope.as_ref().map(ToString::to_string),
+        );
+        put(
+            "resources",
+            (!denied.resources.is_empty()).then(|| denied.resources.join(" ")),
+        );
+        metadata.into()
     }
 }
 

@@ -55,6 +55,13 @@ pub fn rotated(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
+/// The number of its first record that a rotated file's name states.
+pub fn first_seq_in_name(path: &Path) -> Option<u64> {
+    let digits = path.extension()?.to_str()?;
+    let all = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit());
+    digits.parse().ok().filter(|_| all)
+}
+
 /// Lines of any reader, each at most [`AUDIT_LINE_BYTES_MAX`] long; of a longer one the beginning.
 #[derive(Debug)]
 pub struct Lines<R> {
@@ -139,6 +146,25 @@ pub fn same_file(path: &Path, file: &File) -> io::Result<bool> {
 #[cfg(not(unix))]
 pub fn same_file(path: &Path, _: &File) -> io::Result<bool> {
     path.try_exists()
+}
+
+/// Whether no name leads to the open file any more: what is written there is lost when it is closed.
+///
+/// # Errors
+/// When the open file cannot be asked.
+#[cfg(unix)]
+pub fn is_deleted(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(file.metadata()?.nlink() == 0)
+}
+
+/// Whether no name leads to the open file any more: where there are no inodes, an open file is not deleted.
+///
+/// # Errors
+/// Never.
+#[cfg(not(unix))]
+pub fn is_deleted(_: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Whether the name is that of a file beside the log which holds no records of it.

@@ -117,6 +117,11 @@ pub fn first_seq(path: &Path) -> io::Result<u64> {
     Ok(0)
 }
 
+/// The head that the `heads` file beside a log notes: of the last rotation or stop.
+pub fn noted_head(path: &Path) -> Option<Link> {
+    load(path).map(|heads| heads.link())
+}
+
 /// Writes the `heads` file: whole or not at all.
 ///
 /// # Errors

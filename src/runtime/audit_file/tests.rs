@@ -6,7 +6,7 @@ use super::layout::{AUDIT_LINE_BYTES_MAX, Lines, log_files};
 use super::resume::{CHAIN_BROKEN, Resumed, TAIL_MISSING, TORN_LINE, resume};
 use super::*;
 use crate::domain::audit::chain::Link;
-use crate::domain::audit::verify::{Report, Verifier};
+use crate::domain::audit::verify::{Verifier, report::Report};
 use crate::domain::audit::{Event, Record, User};
 use crate::domain::clock::Timestamp;
 use crate::domain::identity::UserId;
@@ -301,4 +301,44 @@ fn over_long_and_unended_lines_are_bounded_and_told() {
         ]
     );
     assert_eq!(lines.position(), text.len() as u64);
+}
+
+#[test]
+fn a_disk_that_turned_read_only_takes_nothing_and_is_written_again_when_it_turns_back() {
+    let log = Log::new(1 << 20);
+    let mut open = log.open();
+    open.write(&["a", "b"]);
+    let whole = fs::read(log.path()).unwrap();
+    // The same inode, without the right to write: what a remounted disk answers.
+    let writable = std::mem::replace(&mut open.file.file, File::open(log.path()).unwrap());
+    let mut buffer = Vec::new();
+    let gap = Record::gap(TORN_LINE, None);
+    open.chain.seal(&gap, Timestamp::UNIX_EPOCH, &mut buffer);
+    assert!(open.file.append(&buffer, true).is_err());
+    open.chain.rollback();
+    assert_eq!(fs::read(log.path()).unwrap(), whole);
+    open.file.file = writable;
+    open.write(&["a"]);
+    let report = log.verify();
+    assert!(report.is_good(), "{:?}", report.breaks);
+    assert_eq!(report.records, 3);
+}
+
+#[test]
+fn what_is_written_to_a_deleted_file_counts_as_not_written() {
+    let log = Log::new(1 << 20);
+    let mut open = log.open();
+    open.write(&["a"]);
+    fs::remove_file(log.path()).unwrap();
+    let mut buffer = Vec::new();
+    let gap = Record::gap(TORN_LINE, None);
+    open.chain.seal(&gap, Timestamp::UNIX_EPOCH, &mut buffer);
+    assert!(open.file.append(&buffer, false).is_err());
+    assert!(open.file.check().is_err());
+    open.file.append(&buffer, false).unwrap();
+    assert_eq!(
+        fs::read(log.path()).unwrap(),
+        buffer,
+        "in a file that is there"
+    );
 }

@@ -10,14 +10,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::audit_file::AuditSink;
-use super::queue::{Job, Reply, Shared};
-use super::{AuditSettings, AuditSync, AuditUnavailable, NOT_FORWARDED, OnFailure, Receipt};
+use super::queue::{Job, Reply, Shared, receipt};
+use super::sealing::Sealer;
+use super::{AuditSettings, AuditSync, NOT_FORWARDED, OnFailure};
 use crate::domain::audit::chain::Chain;
 use crate::domain::audit::{Event, Record};
 use crate::domain::clock::Clock;
 
 /// A batch is written once it has grown to this; one record may exceed it.
 const BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// With [`AuditSync::Record`]: how long what nobody waits for may lie unflushed.
+const RECORD_SYNC_LAG: Duration = Duration::from_millis(20);
 /// Between two tries of a failing sink.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -27,19 +30,19 @@ const SYNC_FAILED: &str = "sync_failed";
 const FILE_REPLACED: &str = "file_replaced";
 const QUEUE_FULL: &str = "queue_full";
 
+mod failing;
+
 /// Owns chain and sink.
 pub struct Engine {
     shared: Arc<Shared>,
     sink: Box<dyn AuditSink>,
-    chain: Chain,
-    clock: Arc<dyn Clock>,
+    sealer: Sealer,
     sync: AuditSync,
     sync_interval: Duration,
     /// Taken from the inbox, not yet written, in order.
     pending: VecDeque<Job>,
     /// Being written.
     batch: Vec<Job>,
-    buffer: Vec<u8>,
     failing: Option<Failing>,
     /// Records that found no place since the last gap.
     lost: u64,
@@ -76,13 +79,11 @@ impl Engine {
             _announce: AnnounceEnd(Arc::clone(&shared)),
             shared,
             sink,
-            chain,
-            clock,
+            sealer: Sealer::new(chain, clock, settings.checkpoint.clone()),
             sync: settings.sync,
             sync_interval: settings.sync_interval,
             pending: VecDeque::new(),
             batch: Vec::new(),
-            buffer: Vec::with_capacity(64 * 1024),
             failing: None,
             lost: 0,
             sync_at: None,
@@ -116,7 +117,12 @@ impl Engine {
     }
 
     fn finish(&mut self) {
-        if let Err(cause) = self.sink.finish(&self.chain) {
+        if self.failing.is_none()
+            && let Err(cause) = self.checkpoint()
+        {
+            self.fail(WRITE_FAILED, &cause);
+        }
+        if let Err(cause) = self.sink.finish(self.sealer.chain()) {
             tracing::error!(%cause, "the audit log could not be flushed at its end");
             self.shared.lock().failing = Some(cause.to_string().into());
         }
@@ -124,10 +130,8 @@ impl Engine {
 
     /// Waits for records or a deadline; says whether the writer is closing.
     fn gather(&mut self) -> bool {
-        let deadline = [self.sync_at, self.failing.as_ref().map(|f| f.retry_at)]
-            .into_iter()
-            .flatten()
-            .min();
+        let retry_at = self.failing.as_ref().map(|f| f.retry_at);
+        let deadline = next_look(self.sync_at, retry_at, self.sealer.due_at());
         let mut inbox = self.shared.lock();
         while inbox.jobs.is_empty() && !inbox.closing {
             let Some(deadline) = deadline else {
@@ -158,46 +162,77 @@ impl Engine {
         let now = Instant::now();
         if self.failing.is_none() && self.check_at <= now && !self.pending.is_empty() {
             self.check_at = now + self.sync_interval;
-            if let Err(cause) = self.sink.check() {
-                // Calls need not suffer: the next append begins a new file, with a gap that says so.
-                tracing::error!(%cause, "the audit file is not where it was");
-                self.failing = Some(Failing {
-                    reason: FILE_REPLACED,
-                    retry_at: now,
-                });
-            }
+            self.is_misplaced();
         }
-        while !self.pending.is_empty() || self.lost > 0 || self.failing.is_some() {
+        while !self.pending.is_empty()
+            || self.lost > 0
+            || self.failing.is_some()
+            || self.sealer.is_due()
+        {
             self.seal_batch();
-            // After a failure the first batch has to prove that the disk is well again.
+            // After a failure the first batch has to prove that the disk is well again. Otherwise only those wait for the
+            // disk who must: what nobody waits for is flushed with the next intent, or soon.
             let durable = match self.sync {
-                AuditSync::Record => true,
+                AuditSync::Record => {
+                    self.failing.is_some() || self.batch.iter().any(Job::is_waited_for)
+                }
                 AuditSync::Interval => self.failing.is_some(),
                 AuditSync::None => false,
             };
-            if !self.buffer.is_empty()
-                && let Err(cause) = self.sink.append(&self.buffer, durable)
-            {
-                self.chain.rollback();
+            if let Err(cause) = self.append(durable) {
+                if self.failing.is_none() && self.is_misplaced() {
+                    self.put_back();
+                    continue;
+                }
                 return self.fail(WRITE_FAILED, &cause);
             }
             self.stand();
-            if let Err(cause) = self.sink.rotate(&self.chain) {
+            if !self.sink.is_full() {
+                continue;
+            }
+            // A file that is complete ends with a signature over all of it.
+            if let Err(cause) = self.checkpoint() {
+                return self.fail(WRITE_FAILED, &cause);
+            }
+            if let Err(cause) = self.sink.rotate(self.sealer.chain()) {
                 tracing::error!(%cause, "the audit file could not be rotated; the old one stays in use");
                 self.shared.lock().status.last_error = Some(cause.to_string().into());
             }
         }
     }
 
+    /// The batch goes to the sink, whole or not at all.
+    fn append(&mut self, durable: bool) -> io::Result<()> {
+        if self.sealer.bytes().is_empty() {
+            return Ok(());
+        }
+        let written = self.sink.append(self.sealer.bytes(), durable);
+        if written.is_err() {
+            self.sealer.rollback();
+        }
+        written
+    }
+
+    /// A batch of one: the checkpoint, if one is owed.
+    fn checkpoint(&mut self) -> io::Result<()> {
+        self.sealer.begin();
+        if self.sealer.checkpoint() {
+            self.append(false)?;
+            self.stand();
+        }
+        Ok(())
+    }
+
     /// Seals from the front of `pending` until the batch is full; a gap that is owed comes first.
     fn seal_batch(&mut self) {
-        self.buffer.clear();
+        let due = self.sealer.is_due();
+        self.sealer.begin();
         if self.failing.is_some() || self.lost > 0 {
             let reason = self.failing.as_ref().map_or(QUEUE_FULL, |f| f.reason);
             let gap = Record::gap(reason, (self.lost > 0).then_some(self.lost));
-            self.chain.seal(&gap, self.clock.now(), &mut self.buffer);
+            self.sealer.seal(&gap);
         }
-        while self.buffer.len() < BATCH_BYTES_MAX
+        while self.sealer.bytes().len() < BATCH_BYTES_MAX
             && let Some(job) = self.pending.pop_front()
         {
             let gone = job.reply.as_ref().is_some_and(Reply::is_closed);
@@ -206,29 +241,37 @@ impl Engine {
                 self.shared.lock().places -= job.places();
                 continue;
             }
-            self.chain
-                .seal(&job.record, self.clock.now(), &mut self.buffer);
+            self.sealer.seal(&job.record);
             self.batch.push(job);
+        }
+        if due {
+            self.sealer.checkpoint();
         }
     }
 
     /// The batch is in the file: it counts, and its intents may go.
     fn stand(&mut self) {
-        self.chain.commit();
-        if self.sync == AuditSync::Interval && self.sync_at.is_none() && !self.buffer.is_empty() {
-            self.sync_at = Some(Instant::now() + self.sync_interval);
+        let checkpoints = self.sealer.commit();
+        let wrote = !self.sealer.bytes().is_empty();
+        let lag = match self.sync {
+            AuditSync::Record => Some(self.sync_interval.min(RECORD_SYNC_LAG)),
+            AuditSync::Interval => Some(self.sync_interval),
+            AuditSync::None => None,
+        };
+        if let Some(lag) = lag.filter(|_| wrote && self.sync_at.is_none()) {
+            self.sync_at = Some(Instant::now() + lag);
         }
         let owed = u64::from(self.failing.take().is_some() || self.lost > 0);
         self.lost = 0;
-        self.count(owed);
+        self.count(owed, checkpoints);
         let mut inbox = self.shared.lock();
         if inbox.failing.take().is_some() {
             tracing::info!("the audit log is written again");
         }
         inbox.places -= self.batch.len();
-        inbox.status.seq = self.chain.head().seq;
-        inbox.status.head = self.chain.head().hash;
-        inbox.status.written += self.batch.len() as u64 + owed;
+        inbox.status.seq = self.sealer.head().seq;
+        inbox.status.head = self.sealer.head().hash;
+        inbox.status.written += self.batch.len() as u64 + owed + checkpoints;
         drop(inbox);
         for job in self.batch.drain(..) {
             let Some(reply) = job.reply else { continue };
@@ -242,74 +285,23 @@ impl Engine {
         }
     }
 
-    fn count(&self, gaps: u64) {
+    fn count(&self, gaps: u64, checkpoints: u64) {
         let mut counts = [0; Event::ALL.len()];
         for job in &self.batch {
             if let Some(count) = counts.get_mut(job.record.event as usize) {
                 *count += 1;
             }
         }
-        if let Some(count) = counts.get_mut(Event::Gap as usize) {
-            *count += gaps;
+        for (event, more) in [(Event::Gap, gaps), (Event::Checkpoint, checkpoints)] {
+            if let Some(count) = counts.get_mut(event as usize) {
+                *count += more;
+            }
         }
         for (event, count) in Event::ALL.into_iter().zip(counts) {
             if count > 0 {
                 self.shared.metrics.audit_records(event.as_str(), count);
             }
         }
-    }
-
-    fn fail(&mut self, reason: &'static str, cause: &io::Error) {
-        let text: Arc<str> = cause.to_string().into();
-        let first = self.failing.is_none();
-        // The first reason is the one to record.
-        let reason = self.failing.as_ref().map_or(reason, |f| f.reason);
-        self.failing = Some(Failing {
-            reason,
-            retry_at: Instant::now() + RETRY_INTERVAL,
-        });
-        for job in self.batch.drain(..).rev() {
-            self.pending.push_front(job);
-        }
-        let mut inbox = self.shared.lock();
-        inbox.failing = Some(Arc::clone(&text));
-        inbox.status.last_error = Some(text);
-        drop(inbox);
-        if first {
-            tracing::error!(%cause, reason, "the audit log cannot be written");
-        }
-        self.answer_failing();
-    }
-
-    /// Nobody waits for a sink that fails: intents are refused, or go on with their record waiting.
-    fn answer_failing(&mut self) {
-        let Some(text) = self.shared.lock().failing.clone() else {
-            return;
-        };
-        let mut freed = 0;
-        let shared = &self.shared;
-        self.pending.retain_mut(|job| {
-            let places = job.places();
-            let Some(reply) = job.reply.take() else {
-                return true;
-            };
-            match shared.on_failure {
-                OnFailure::Refuse => {
-                    freed += places;
-                    // A caller that has gone needs no answer.
-                    let _ = reply.send(Err(AuditUnavailable::Failing(Arc::clone(&text))));
-                    false
-                }
-                OnFailure::Continue => {
-                    let receipt = receipt(shared, job.record.clone());
-                    if let Err(Ok(unheard)) = reply.send(Ok(receipt)) {
-                        unheard.forget();
-                    }
-                    true
-                }
-            }
-        });
-        self.shared.lock().places -= freed;
     }
 
     fn sync_if_due(&mut self) {
@@ -326,6 +318,17 @@ impl Engine {
             }
         }
     }
+}
+
+/// When the engine has to wake although nobody calls. What would be written anyhow waits for a sink that fails, lest it be
+/// asked for again and again until the next try.
+fn next_look(
+    sync_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    due_at: Option<Instant>,
+) -> Option<Instant> {
+    let due_at = due_at.filter(|_| retry_at.is_none());
+    [sync_at, retry_at, due_at].into_iter().flatten().min()
 }
 
 impl Drop for Engine {
@@ -350,24 +353,17 @@ impl Drop for Engine {
     }
 }
 
-fn receipt(shared: &Arc<Shared>, intent: Box<Record>) -> Receipt {
-    Receipt {
-        shared: Arc::clone(shared),
-        reserved: true,
-        call: intent.call,
-        intent: Some(intent),
-        reported: false,
-        fallback: super::ABANDONED,
-        fill: None,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Receipt {
-    /// Its caller went on without it and will report by itself: only the place is given back.
-    fn forget(mut self) {
-        self.reported = true;
-        if self.reserved {
-            self.shared.lock().places -= 1;
-        }
+    #[test]
+    fn a_checkpoint_that_is_overdue_does_not_spin_while_the_sink_fails() {
+        let now = Instant::now();
+        let later = now + RETRY_INTERVAL;
+        assert_eq!(next_look(None, Some(later), Some(now)), Some(later));
+        assert_eq!(next_look(None, None, Some(now)), Some(now));
+        assert_eq!(next_look(Some(later), None, None), Some(later));
+        assert_eq!(next_look(None, None, None), None);
     }
 }

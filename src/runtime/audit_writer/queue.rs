@@ -64,6 +64,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// Whether a call is held up until it is written.
+    pub fn is_waited_for(&self) -> bool {
+        self.reply.is_some()
+    }
+
     /// The places it takes, with that of the outcome it will bring.
     pub fn places(&self) -> usize {
         1 + usize::from(self.reply.is_some())
@@ -89,6 +94,7 @@ impl Shared {
                     head: chain.head().hash,
                     written: 0,
                     failed: 0,
+                    key: settings.checkpoint.as_ref().map(|c| c.key.public()),
                 },
             }),
             wake: Condvar::new(),
@@ -207,5 +213,28 @@ impl Shared {
     pub fn begin_close(&self) {
         self.lock().closing = true;
         self.wake.notify_one();
+    }
+}
+
+/// The proof that an intent is in the log.
+pub fn receipt(shared: &Arc<Shared>, intent: Box<Record>) -> Receipt {
+    Receipt {
+        shared: Arc::clone(shared),
+        reserved: true,
+        call: intent.call,
+        intent: Some(intent),
+        reported: false,
+        fallback: super::ABANDONED,
+        fill: None,
+    }
+}
+
+impl Receipt {
+    /// Its caller went on without it and will report by itself: only the place is given back.
+    pub(super) fn forget(mut self) {
+        self.reported = true;
+        if self.reserved {
+            self.shared.lock().places -= 1;
+        }
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::audit::chain::Chain;
 use crate::domain::audit::verify::Verifier;
-use crate::domain::audit::{User, verify::Report};
+use crate::domain::audit::{User, verify::report::Report};
 use crate::domain::clock::{ManualClock, Timestamp};
 use crate::domain::identity::UserId;
 
@@ -192,6 +192,77 @@ async fn intent_outcome_and_notes_are_written_in_order_and_counted() {
             .render()
             .contains("valetkey_audit_records_total{event=\"outcome\"} 1")
     );
+}
+
+fn signing(records: u64, interval: Duration) -> AuditSettings {
+    let key = crate::runtime::audit_key::load(None).unwrap();
+    AuditSettings {
+        checkpoint: Some(CheckpointSettings {
+            records,
+            interval,
+            ..CheckpointSettings::new(key)
+        }),
+        ..settings()
+    }
+}
+
+#[tokio::test]
+async fn checkpoints_come_by_number_and_at_the_end_and_are_counted() {
+    let sink = TestSink::default();
+    let settings = signing(3, Duration::from_secs(3600));
+    let (writer, metrics) = writer(&sink, &settings);
+    for number in 0..4 {
+        let receipt = writer.intent(call(number)).await.unwrap();
+        writer.outcome(receipt, call(number));
+    }
+    writer.close().await.unwrap();
+    let words = sink.words();
+    let places: Vec<usize> = (0..words.len())
+        .filter(|at| words[*at] == "checkpoint")
+        .collect();
+    assert_eq!(places, [3, 7, 10]);
+    let report = sink.verify();
+    assert!(report.is_good(), "{:?}", report.breaks);
+    assert_eq!((report.keys[0].checkpoints, report.unsigned()), (3, 0));
+    assert_eq!(writer.status().key, Some(report.keys[0].key));
+    assert_eq!((writer.status().seq, writer.status().written), (11, 11));
+    let counted = "valetkey_audit_records_total{event=\"checkpoint\"} 3";
+    assert!(metrics.render().contains(counted));
+}
+
+#[tokio::test]
+async fn a_few_records_do_not_wait_for_their_signature_for_ever() {
+    let sink = TestSink::default();
+    let (writer, _) = writer(&sink, &signing(1_000, Duration::from_millis(20)));
+    writer.note(Record::new(Event::Start));
+    let signed = async {
+        while sink.words() != ["start", "checkpoint"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), signed)
+        .await
+        .unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(sink.words(), ["start", "checkpoint"], "nothing came since");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_could_not_be_written_is_made_anew() {
+    let sink = TestSink::default();
+    let (writer, _) = writer(&sink, &signing(2, Duration::from_secs(3600)));
+    let receipt = writer.intent(call(1)).await.unwrap();
+    sink.state().fail_all = true;
+    writer.outcome(receipt, call(1));
+    assert!(writer.intent(call(2)).await.is_err());
+    sink.state().fail_all = false;
+    let receipt = healed(&writer, 3).await;
+    writer.outcome(receipt, call(3));
+    writer.close().await.unwrap();
+    let report = sink.verify();
+    assert!(report.is_good(), "{:?}", report.breaks);
+    assert!(report.keys[0].checkpoints >= 2 && report.unsigned() == 0);
+    assert_eq!(sink.words().first().unwrap(), "intent");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ const LOCAL: &str = "vkl_local-secret-worth-nothing";
 pub(in crate::supervise) fn wiring() -> Wiring {
     Wiring {
         outbound_url: "http://127.0.0.1:9400".into(),
+        wire: Wire::Host,
+        trust_file: None,
         admin_url: "http://127.0.0.1:9401".into(),
         agent_host: "127.0.0.1".into(),
         agent_port: 8001,
@@ -228,4 +230,66 @@ fn debug_shows_names_only() {
     let shown = format!("{:?}", derived(&[("KEPT", "private-value")]));
     assert!(shown.contains("KEPT"));
     assert!(!shown.contains("private-value") && !shown.contains(LOCAL));
+}
+
+#[test]
+fn in_forward_mode_the_workspace_stays_and_the_sidecar_is_the_proxy() {
+    let wiring = Wiring {
+        wire: Wire::Forward {
+            workspace: "https://ws.cloud.databricks.com".into(),
+            hosts: vec![
+                "ws.cloud.databricks.com".into(),
+                "tools.databricksapps.com".into(),
+            ],
+            proxy: "http://127.0.0.1:9400".into(),
+        },
+        trust_file: Some("/tmp/x/ca-bundle.pem".into()),
+        ..wiring()
+    };
+    let own = [
+        ("DATABRICKS_HOST", "ws.cloud.databricks.com"),
+        ("HTTPS_PROXY", "http://corporate.example:3128"),
+        ("SSL_CERT_FILE", "/etc/corporate.pem"),
+        (
+            "NO_PROXY",
+            "intranet.example, .databricks.com,*.databricksapps.com,databricks.example",
+        ),
+    ];
+    let environment = child_environment(&variables(&own), &wiring);
+    for (name, value) in [
+        ("DATABRICKS_HOST", "https://ws.cloud.databricks.com"),
+        ("HTTPS_PROXY", "http://127.0.0.1:9400"),
+        ("https_proxy", "http://127.0.0.1:9400"),
+        ("NODE_USE_ENV_PROXY", "1"),
+        (
+            "NO_PROXY",
+            "intranet.example,databricks.example,127.0.0.1,localhost,::1",
+        ),
+        ("DATABRICKS_CLIENT_SECRET", LOCAL),
+        ("VALETKEY_OUTBOUND_URL", "http://127.0.0.1:9400"),
+    ] {
+        assert_eq!(get(&environment, name), Some(value), "{name}");
+    }
+    for name in wire::TRUST_VARIABLES {
+        assert_eq!(get(&environment, name), Some("/tmp/x/ca-bundle.pem"));
+    }
+    for everything in ["*", "ws.cloud.databricks.com:443", "COM", "*.com, *"] {
+        let environment = child_environment(&variables(&[("no_proxy", everything)]), &wiring);
+        for name in ["NO_PROXY", "no_proxy"] {
+            let told = get(&environment, name);
+            assert_eq!(told, Some("127.0.0.1,localhost,::1"), "{everything}");
+        }
+    }
+}
+
+#[test]
+fn every_bundle_that_was_named_is_found_once() {
+    let own = variables(&[
+        ("SSL_CERT_FILE", "/a.pem"),
+        ("REQUESTS_CA_BUNDLE", "/b.pem"),
+        ("CURL_CA_BUNDLE", "/a.pem"),
+        ("PIP_CERT", ""),
+    ]);
+    let named = wire::named_bundles(&own);
+    assert_eq!(named, [PathBuf::from("/a.pem"), PathBuf::from("/b.pem")]);
 }

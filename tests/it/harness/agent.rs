@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ struct State {
     changes: watch::Sender<()>,
     turns: Semaphore,
     open: Mutex<usize>,
+    closes: Mutex<Vec<(u16, String)>>,
     outbound: OnceLock<SocketAddr>,
 }
 
@@ -90,6 +92,11 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Why WebSockets were closed, as far as the other side said so.
+    pub fn closes(&self) -> Vec<(u16, String)> {
+        self.state.closes.lock().unwrap().clone()
+    }
+
     /// Listens on a free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -115,6 +122,7 @@ impl Agent {
                 changes: watch::Sender::new(()),
                 turns: Semaphore::new(0),
                 open: Mutex::default(),
+                closes: Mutex::default(),
                 outbound: OnceLock::new(),
             }),
             stop: CancellationToken::new(),
@@ -333,11 +341,16 @@ impl Agent {
         let accept = derive_accept_key(key.as_bytes());
         let upgrade = hyper::upgrade::on(request);
         let open = Open::new(self);
+        let state = Arc::clone(&self.state);
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
             let Ok(stream) = upgrade.await else { return };
             let stream = TokioIo::new(stream);
             let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
             while let Some(Ok(message)) = socket.next().await {
+                if let Message::Close(Some(frame)) = &message {
+                    let close = (frame.code.into(), frame.reason.to_string());
+                    state.closes.lock().unwrap().push(close);
+                }
                 if message.is_close() || socket.send(message).await.is_err() {
                     break;
                 }

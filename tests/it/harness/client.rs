@@ -27,7 +27,8 @@ use super::within;
 pub struct Exposed(Mutex<Vec<(String, Vec<u8>)>>);
 
 impl Exposed {
-    fn note(&self, place: &str, bytes: &[u8]) {
+    /// Keeps what was got somewhere.
+    pub fn note(&self, place: &str, bytes: &[u8]) {
         let mut all = self.0.lock().unwrap();
         all.push((place.to_owned(), bytes.to_vec()));
     }

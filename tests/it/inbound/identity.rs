@@ -31,6 +31,8 @@ const SPOOFS: &[&str] = &[
     "X-Valetkey-Scopes",
     "X-Valetkey-Identity",
     "X-Valetkey-Error",
+    "X-Valetkey-Token-Expires",
+    "X-Valetkey-Token-Expiring",
 ];
 
 fn spoofed(app: &TestApp, token: &str, lines: &[&str]) -> String {

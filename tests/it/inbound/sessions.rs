@@ -2,9 +2,10 @@
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::{Value, json};
+use valetkey::domain::clock::Timestamp;
 use valetkey::embedded::issuer::SignWith;
 
-use crate::harness::{ALICE, BOB, TestApp, TestOptions, USER_SCOPES, with_app};
+use crate::harness::{ALICE, BOB, START, TestApp, TestOptions, USER_SCOPES, with_app};
 
 const ME: &str = "/api/2.0/preview/scim/v2/Me";
 
@@ -222,4 +223,66 @@ async fn a_session_jwt_is_verified_with_the_sidecars_own_keys() {
         assert_eq!(who(app, &session).await, Err("local_token_invalid".into()));
     })
     .await;
+}
+
+/// Seconds since 1970 at which the harness begins.
+fn begin() -> i64 {
+    let start: Timestamp = START.parse().unwrap();
+    start.as_second()
+}
+
+#[tokio::test]
+async fn the_agent_is_told_when_the_token_ends_and_warned_when_it_is_soon() {
+    with_app(TestOptions::default(), async |app| {
+        let session = app.session(&app.token(ALICE, USER_SCOPES, 1000)).await;
+        let _stream = app
+            .inbound()
+            .get("/sse")
+            .user(&app.token(ALICE, USER_SCOPES, 1000))
+            .send()
+            .await;
+        let told = app.agent.last().header("x-valetkey-token-expires")[0].to_owned();
+        assert_eq!(told, (begin() + 1000).to_string());
+        let warning = async |token: &str| {
+            let answer = app.outbound().get(ME).bearer(token).fetch().await;
+            answer
+                .header("x-valetkey-token-expiring")
+                .map(str::to_owned)
+        };
+        assert_eq!(warning(&session).await, None);
+        app.advance(600).await;
+        let session = app.agent.last().header("x-forwarded-access-token")[0].to_owned();
+        assert_eq!(
+            warning(&session).await,
+            None,
+            "400 s are left, 300 s is the default"
+        );
+        app.advance(101).await;
+        assert_eq!(warning(&session).await.as_deref(), Some("299"));
+        assert_eq!(
+            warning(&app.app_token().await).await,
+            None,
+            "the app has no such end"
+        );
+        // The user comes again: what the session holds now lives longer.
+        let newer = app.token(ALICE, USER_SCOPES, 3600);
+        app.session(&newer).await;
+        assert_eq!(warning(&session).await, None);
+        let told = app.agent.last().header("x-valetkey-token-expires")[0].to_owned();
+        assert_eq!(told, (begin() + 701 + 3600).to_string());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_time_of_the_warning_is_configured_and_zero_means_never() {
+    for (ahead, expected) in [("20m", Some("1000")), ("0s", None)] {
+        let config = json!({"users": {"session": {"expiry_warning": ahead}}});
+        with_app(TestOptions::default().with(config), async |app| {
+            let session = app.session(&app.token(ALICE, USER_SCOPES, 1000)).await;
+            let answer = app.outbound().get(ME).bearer(&session).fetch().await;
+            assert_eq!(answer.header("x-valetkey-token-expiring"), expected);
+        })
+        .await;
+    }
 }

@@ -1,13 +1,18 @@
 //! WebSockets pass once both sides agreed to one; nothing else becomes a tunnel (SECURITY R14).
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use valetkey::proxy::tunnel::{SESSION_ENDED, SESSION_ENDED_REASON};
+
+use crate::harness::client::Ask;
 use crate::harness::raw::RawServer;
-use crate::harness::{ALICE, TestApp, TestOptions, with_app, within};
+use crate::harness::{ALICE, TestApp, TestOptions, USER_SCOPES, with_app, within};
 
 async fn dial(app: &TestApp, token: Option<&str>) -> Result<WebSocketStream<TcpStream>, Error> {
     let url = format!("ws://{}/ws", app.addresses.inbound);
@@ -140,4 +145,142 @@ async fn a_switch_of_protocols_that_nobody_asked_for_is_refused() {
         assert!(app.proxy.tunnels.is_empty());
     })
     .await;
+}
+
+fn me(app: &TestApp, session: &str) -> Ask {
+    app.outbound()
+        .get("/api/2.0/preview/scim/v2/Me")
+        .bearer(session)
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_its_first_token_when_its_user_comes_again() {
+    with_app(TestOptions::default(), async |app| {
+        let first = app.token(ALICE, USER_SCOPES, 600);
+        let mut socket = dial(app, Some(&first)).await.unwrap();
+        assert_eq!(echoed(&mut socket, "first").await, "first");
+        let session = app.agent.last().header("x-forwarded-access-token")[0].to_owned();
+        for _ in 0..3 {
+            app.advance(500).await;
+            app.session(&app.token(ALICE, USER_SCOPES, 600)).await;
+        }
+        assert_eq!(echoed(&mut socket, "still").await, "still");
+        assert_eq!(me(app, &session).fetch().await.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_client_sends_keeps_the_session_in_use() {
+    let config = json!({"users": {"session": {"ttl": "1m"}}});
+    with_app(TestOptions::default().with(config), async |app| {
+        let mut socket = dial(app, Some(&app.alice())).await.unwrap();
+        let session = app.agent.last().header("x-forwarded-access-token")[0].to_owned();
+        for _ in 0..4 {
+            app.advance(50).await;
+            assert_eq!(echoed(&mut socket, "typing").await, "typing");
+        }
+        assert_eq!(me(app, &session).fetch().await.status, 200);
+    })
+    .await;
+}
+
+/// The close that the client is told, and then nothing.
+async fn closed(socket: &mut WebSocketStream<TcpStream>) -> (u16, String) {
+    let told = within("the close", socket.next()).await.unwrap().unwrap();
+    let Message::Close(Some(frame)) = told else {
+        panic!("{told:?}");
+    };
+    let rest = within("the end", socket.next()).await;
+    assert!(!matches!(rest, Some(Ok(_))), "{rest:?}");
+    (frame.code.into(), frame.reason.to_string())
+}
+
+#[tokio::test]
+async fn a_websocket_whose_token_nobody_renewed_is_closed_with_a_reason_on_both_sides() {
+    with_app(TestOptions::default(), async |app| {
+        let first = app.token(ALICE, USER_SCOPES, 600);
+        let mut socket = dial(app, Some(&first)).await.unwrap();
+        let mut bobs = dial(app, Some(&app.bob())).await.unwrap();
+        assert_eq!(echoed(&mut socket, "hello").await, "hello");
+        app.advance(601).await;
+        let expected = (SESSION_ENDED, SESSION_ENDED_REASON.to_owned());
+        assert_eq!(closed(&mut socket).await, expected);
+        app.agent
+            .wait_until("the agent is told", |a| !a.closes().is_empty())
+            .await;
+        assert_eq!(app.agent.closes(), [expected]);
+        // Others are not concerned.
+        assert_eq!(echoed(&mut bobs, "mine").await, "mine");
+        drop((socket, bobs));
+        crate::harness::until("the tunnels are gone", || app.proxy.tunnels.is_empty()).await;
+        let events: Vec<_> = app.audit().iter().map(|r| r["event"].clone()).collect();
+        assert!(events.contains(&json!("session_closed")), "{events:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_on_its_way_is_finished_before_the_close() {
+    with_app(TestOptions::default(), async |app| {
+        let token = app.token(ALICE, USER_SCOPES, 600);
+        let mut stream = handshake(app, &token).await;
+        // Half of a masked text frame of four bytes; the mask is zero.
+        stream
+            .write_all(&[0x81, 0x84, 0, 0, 0, 0, b'h', b'a'])
+            .await
+            .unwrap();
+        app.advance(601).await;
+        crate::harness::until("it is over", || app.proxy.sessions.is_empty()).await;
+        stream.write_all(b"lf").await.unwrap();
+        let rest = within("the end", rest_of(&mut stream)).await;
+        let (close, echo) = (0x88, [0x81, 4, b'h', b'a', b'l', b'f']);
+        let echoed = rest.strip_prefix(&echo[..]).unwrap_or(&rest);
+        assert_eq!(echoed.first(), Some(&close), "{rest:?}");
+        assert!(rest.ends_with(SESSION_ENDED_REASON.as_bytes()), "{rest:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frame_that_never_ends_is_cut_with_the_connection() {
+    with_app(TestOptions::default(), async |app| {
+        let token = app.token(ALICE, USER_SCOPES, 600);
+        let mut stream = handshake(app, &token).await;
+        stream
+            .write_all(&[0x81, 0x84, 0, 0, 0, 0, b'h', b'a'])
+            .await
+            .unwrap();
+        app.advance(601).await;
+        crate::harness::until("it is over", || app.proxy.sessions.is_empty()).await;
+        app.advance(3).await;
+        let rest = within("the end", rest_of(&mut stream)).await;
+        assert_eq!(rest, b"", "no close can stand inside a frame");
+        crate::harness::until("the tunnel is gone", || app.proxy.tunnels.is_empty()).await;
+    })
+    .await;
+}
+
+/// Everything until the end, however it comes.
+async fn rest_of(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    // A reset is an end too.
+    let _ = stream.read_to_end(&mut rest).await;
+    rest
+}
+
+/// A WebSocket as bytes, after its handshake.
+async fn handshake(app: &TestApp, token: &str) -> TcpStream {
+    let mut stream = app.inbound().connect().await;
+    let head = format!(
+        "GET /ws HTTP/1.1\r\nHost: a\r\nX-Forwarded-Access-Token: {token}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(within("the handshake", stream.read_u8()).await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"));
+    stream
 }

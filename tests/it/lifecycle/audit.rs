@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use valetkey::audit_reader;
+use valetkey::audit_reader::{self, prove::Claim};
+use valetkey::embedded::world::WAREHOUSE;
 
 use crate::harness::client::Answer;
+use crate::harness::raw::RawServer;
 use crate::harness::{ALICE, TestApp, TestOptions, WAIT_MAX, with_app};
 
 const ME: &str = "/api/2.0/preview/scim/v2/Me";
@@ -82,7 +84,7 @@ async fn while_the_log_cannot_be_written_calls_are_refused_and_then_go_on() {
         app.stop().await;
         let files = audit_reader::files_of(&[moved, app.audit_file.clone()]).unwrap();
         let mut report = Vec::new();
-        let good = audit_reader::prove::verify(&files, None, false, &mut report).unwrap();
+        let good = audit_reader::prove::verify(&files, &Claim::default(), &mut report).unwrap();
         assert!(good, "{}", String::from_utf8_lossy(&report));
     })
     .await;
@@ -165,8 +167,9 @@ async fn every_call_that_reached_the_workspace_has_an_intent_before_and_an_outco
             }
         }
         let lines = std::fs::read_to_string(&app.audit_file).unwrap();
+        let signatures = lines.matches(r#""event":"checkpoint""#).count();
         assert!(
-            lines.lines().count() == records.len(),
+            lines.lines().count() == records.len() + signatures,
             "every line is a record"
         );
     })
@@ -198,6 +201,103 @@ async fn the_log_holds_no_query_no_body_and_nothing_that_a_terminal_obeys() {
         let odd = |c: char| (c.is_control() && c != '\n') || ('\u{2028}'..='\u{202e}').contains(&c);
         assert!(!text.contains(odd));
         assert!(text.contains(ALICE));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_attackers_put_into_any_field_stays_inside_its_field() {
+    let nasty = "\u{1b}]0;x\u{7}\r\n\",\"hash\":\"0\"}\u{202e}\u{0}é🚗";
+    let body = json!({"statement_id": nasty, "status": {"state": "SUCCEEDED"}}).to_string();
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: up\"},\\{[\r\n";
+    let answer = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    let server = RawServer::answering(answer, false).await;
+    let options = TestOptions {
+        workspace_at: Some(format!("http://{}", server.address())),
+        ..TestOptions::default()
+    };
+    with_app(options, async |app| {
+        let session = app.session(&app.alice()).await;
+        // Control characters in the name of a resource are refused before that.
+        let id = "\",\"hash\":\"0\"}é🚗\\";
+        let statement = json!({"warehouse_id": id, "statement": "select 1"});
+        let ask = app
+            .outbound()
+            .post("/api/2.0/sql/statements")
+            .bearer(&session);
+        let ask = ask
+            .header("x-request-id", "id\",\"event\":\"stop\\")
+            .header("traceparent", "00-\"},{\"-00-01");
+        assert_eq!(ask.json(&statement).fetch().await.status, 200);
+        // Bytes that are no text in the target and in a header, a method that nobody knows, a value beyond all measure.
+        let host = app.addresses.outbound;
+        let long = "x".repeat(20_000);
+        for request in [
+            format!("GET /\u{ff}\u{1b}[31m HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),
+            format!("BR'EW /api/2.0/\"a'b HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),
+            format!("GET {ME} HTTP/1.1\r\nhost: {host}\r\nx-request-id: {long}\r\nconnection: close\r\n\r\n"),
+        ] {
+            app.outbound().raw(request).await;
+        }
+        let head = format!("GET /a HTTP/1.1\r\nhost: {host}\r\nx-request-id: ");
+        let tail = b"\xff\xfe\r\nconnection: close\r\n\r\n";
+        let request = [head.as_bytes(), tail].concat();
+        app.outbound().raw(request).await;
+        let inbound = app.inbound().ask("GET", "/%22%0d%0a{\"event\":\"stop\"}");
+        inbound.user("a.b.c").fetch().await;
+        let outcome = app.audit_has("the outcome", |r| r["event"] == "outcome").await;
+        assert_eq!(outcome["resource"]["id"], id);
+        assert_eq!(outcome["follow_up"], json!({"type": "statement", "id": nasty}));
+        assert_eq!(outcome["upstream_request_id"], "up\"},\\{[");
+        assert_eq!(outcome["request_id"], "id\",\"event\":\"stop\\");
+        assert_eq!(outcome["trace_id"], Value::Null);
+        app.stop().await;
+        let text = std::fs::read_to_string(&app.audit_file).unwrap();
+        let odd = |c: char| (c.is_control() && c != '\n') || ('\u{2028}'..='\u{202e}').contains(&c);
+        assert!(!text.contains(odd));
+        for line in text.lines() {
+            let record: Value = serde_json::from_str(line).unwrap();
+            assert!(record.is_object() && line.len() < 16_000);
+        }
+        assert_eq!(text.matches(r#""event":"stop""#).count(), 1, "none is forged");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_and_those_who_ask_for_it_are_tied_together_and_to_the_trace() {
+    with_app(TestOptions::default(), async |app| {
+        let session = app.session(&app.alice()).await;
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let statement = json!({"warehouse_id": WAREHOUSE, "statement": "select 1"});
+        let ask = app
+            .outbound()
+            .post("/api/2.0/sql/statements")
+            .bearer(&session);
+        let ask = ask.header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"));
+        let answer = ask.json(&statement).fetch().await;
+        let id = answer.json()["statement_id"].clone();
+        let target = format!("/api/2.0/sql/statements/{}", id.as_str().unwrap());
+        app.outbound().get(&target).bearer(&session).fetch().await;
+        app.stop().await;
+        let records = app.audit();
+        let of = |operation: &str, event: &str| {
+            let fits = |r: &&Value| r["operation"] == operation && r["event"] == event;
+            records.iter().find(fits).unwrap()
+        };
+        let tied = json!({"type": "statement", "id": id});
+        let made = of("sql.statements.execute", "outcome");
+        assert_eq!(made["follow_up"], tied);
+        assert_eq!(made["trace_id"], trace);
+        assert_eq!(
+            of("sql.statements.execute", "intent")["follow_up"],
+            Value::Null
+        );
+        for event in ["intent", "outcome"] {
+            assert_eq!(of("sql.statements.get", event)["follow_up"], tied);
+        }
+        let calls = app.api_calls();
+        assert_eq!(made["upstream_request_id"], calls[0].request_id);
     })
     .await;
 }

@@ -6,6 +6,7 @@ use valetkey::domain::secret::Secret;
 use valetkey::embedded::control::{Fault, Place};
 use valetkey::embedded::seen::Seen;
 use valetkey::embedded::workspace::AppCredential;
+use valetkey::embedded::world::{CHAT_ENDPOINT, GENIE_SPACE};
 
 use super::{ECHO, ME, open};
 use crate::harness::client::Answer;
@@ -51,6 +52,29 @@ async fn all_apis_asks_for_one_wide_token() {
                 matches!(&call.identity, Seen::App { scopes } if scopes.to_string() == "all-apis")
             );
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_with_hosted_tools_takes_a_token_for_these_too() {
+    let routes = json!([
+        {"name": "chat", "resource": format!("serving_endpoint/{CHAT_ENDPOINT}"), "as": "app"},
+        {"name": "genie", "resource": format!("genie_space/{GENIE_SPACE}"), "as": "app"},
+    ]);
+    with_app(TestOptions::routes(routes), async |app| {
+        let own = app.app_token().await;
+        let tool = json!({"type": "genie_space", "genie_space": {"id": GENIE_SPACE}});
+        let body = json!({"model": CHAT_ENDPOINT, "input": "hello", "tools": [tool]});
+        let asked = app.outbound().post("/ai-gateway/mlflow/v1/responses");
+        let answer = asked.bearer(&own).json(&body).fetch().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let calls = app.api_calls();
+        assert!(
+            matches!(&calls[0].identity, Seen::App { scopes } if scopes.to_string() == "ai-gateway genie"),
+            "{:?}",
+            calls[0].identity
+        );
     })
     .await;
 }

@@ -114,6 +114,40 @@ async fn every_denial_names_its_reason_and_reaches_nobody() {
 }
 
 #[tokio::test]
+async fn an_mcp_client_reads_the_refusal_as_a_json_rpc_error_and_in_the_status_line() {
+    with_app(TestOptions::routes(routes()), async |app| {
+        let (alice, out) = (app.session(&app.alice()).await, app.outbound());
+        let ping = json!({"jsonrpc": "2.0", "id": 7, "method": "ping"});
+        let target = "/api/2.0/mcp/genie/01f0";
+        let body = denied(
+            &out.post(target).bearer(&alice).json(&ping).fetch().await,
+            403,
+            "no_route",
+        );
+        assert_eq!(
+            (&body["jsonrpc"], &body["id"], &body["error"]["code"]),
+            (&json!("2.0"), &Value::Null, &json!(403))
+        );
+        assert_eq!(body["error"]["message"], body["message"]);
+        assert_eq!(body["error"]["data"]["reason"], "no_route");
+
+        let ask = format!(
+            "POST {target} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {alice}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{ping}",
+            out.address(),
+            ping.to_string().len()
+        );
+        let raw = out.raw(ask).await.text();
+        let message = body["message"].as_str().unwrap();
+        assert!(raw.starts_with(&format!("HTTP/1.1 403 {message}\r\n")), "{raw}");
+
+        // Nobody else is told twice: the SDKs would take `error` for the message.
+        let other = denied(&out.get(ME).bearer(&alice).fetch().await, 403, "no_route");
+        assert_eq!((other.get("error"), other.get("jsonrpc")), (None, None));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_denial_is_recorded_and_a_refusal_of_the_workspace_is_none() {
     with_app(TestOptions::routes(routes()), async |app| {
         let (alice, own) = (app.session(&app.alice()).await, app.app_token().await);

@@ -35,6 +35,8 @@ pub(super) struct RawResource {
     optional: bool,
     #[serde(default)]
     number: bool,
+    #[serde(default)]
+    scope: Option<String>,
 }
 
 /// One parameter or member, or several of which the id is composed.
@@ -82,7 +84,9 @@ impl RawResource {
             return Err("`id` goes with `like` or with several values".into());
         }
         let also = { self.also.as_ref().map(|also| also.check(known, tables)) }.transpose()?;
+        let scope = { self.scope.as_ref().map(|name| tables.scope(name)) }.transpose()?;
         Ok(ResourceRule {
+            scope: scope.map(|row| row.name.clone()),
             folds: tables.folds(&self.r#type),
             kind: self.r#type.as_str().into(),
             from,

@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{Matcher, member_is};
 use crate::domain::ask::{Call, Touch};
-use crate::domain::catalog::Effect;
+use crate::domain::catalog::{Effect, MCP};
 
 /// One condition of a route that a call does not meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,11 @@ impl Miss {
     pub const NOTHING_IN_COMMON: u32 = 4;
     const FAR: u32 = 4;
     const NEAR: u32 = 1;
+
+    /// Whether the call touches another thing than the route names.
+    pub fn is_of_resource(&self) -> bool {
+        self.key == "resource"
+    }
 }
 
 impl std::fmt::Display for Miss {
@@ -93,7 +98,7 @@ impl Matcher {
             .collect();
         let same_kind = touch
             .names()
-            .any(|r| wanted.is_some_and(|w| *w.kind == *r.kind));
+            .any(|r| wanted.is_some_and(|w| is_akin((&w.kind, &w.id), (r.kind, &r.id))));
         Miss {
             key: "resource",
             wanted: wanted.map(ToString::to_string).unwrap_or_default(),
@@ -135,4 +140,10 @@ impl Matcher {
             weight: Miss::FAR,
         }
     }
+}
+
+/// Of the same kind; MCP servers also of the same sort: what functions are called by says nothing about Genie.
+fn is_akin((kind, id): (&str, &str), (other_kind, other): (&str, &str)) -> bool {
+    let sort = |id: &str| id.split('/').next().map(str::to_owned);
+    kind == other_kind && (kind != MCP || sort(id) == sort(other))
 }

@@ -147,7 +147,11 @@ fn every_thing_in_one_call_must_be_allowed_and_as_one_identity() {
         "resources_disagree"
     );
     let alone = std::slice::from_ref(&model);
-    assert_eq!(call(alone, "app", genie), "no_route");
+    assert_eq!(call(alone, "app", genie.clone()), "no_route");
+    // What a response hosts counts under the user's ceiling too.
+    let both = [model.clone(), space(RunAs::Caller)];
+    assert_eq!(call(&both, "ai-gateway genie", genie.clone()), "model/user");
+    assert_eq!(call(&both, "ai-gateway", genie), "scope_missing");
     assert_eq!(call(&[model], "app", json!([])), "model/app");
 }
 
@@ -306,11 +310,12 @@ fn credentials_for_lakebase_are_minted_only_by_the_full_name_and_for_the_named_b
 fn the_nearest_route_that_lost_says_what_would_have_to_change() {
     let policy = compiled(&[
         on_resource("model", RunAs::App, "serving_endpoint/m"),
+        on_resource("mine", RunAs::User, "sql_warehouse/w1"),
+        // As far from a write on its own warehouse as the route above is: the warehouse counts more.
         route("reads", RunAs::User, |r| {
             r.resource = Some("sql_warehouse/w2".into());
             r.effect = Some(Effect::Read);
         }),
-        on_resource("mine", RunAs::User, "sql_warehouse/w1"),
     ]);
     let told = |warehouse: &str| {
         let body = json!({"warehouse_id": warehouse});
@@ -347,4 +352,41 @@ fn the_nearest_route_that_lost_says_what_would_have_to_change() {
         told("w2").unwrap(),
         "reads: effect: read where the call has write"
     );
+}
+
+#[test]
+fn a_broad_path_hands_out_no_tokens_and_a_deny_reaches_what_hands_them_out() {
+    let raw = |path: &str| {
+        route("raw", RunAs::App, |r| {
+            r.path = Some(path.into());
+        })
+    };
+    let token = |routes: &[RouteSource]| {
+        let policy = compiled(routes);
+        ask(&policy, "app", Method::POST, "/api/2.0/token/create", None)
+    };
+    assert_eq!(token(&[raw("/api/**")]), "no_route");
+    assert_eq!(token(&[raw("/api/2.0/token/{what}")]), "no_route");
+    assert_eq!(token(&[raw("/api/2.0/token/create")]), "raw/app");
+    let permissions = compiled(&[raw("/api/2.0/permissions/jobs/{id}")]);
+    let path = "/api/2.0/permissions/jobs/7";
+    assert_eq!(ask(&permissions, "app", Method::PUT, path, None), "raw/app");
+    let mint = route("mint", RunAs::App, |r| {
+        r.operation = Some("database.credentials.create".into());
+    });
+    let instances = Some(json!({"instance_names": ["pg1"]}));
+    for deny in [
+        on_resource("no", RunAs::Deny, "database/pg1"),
+        route("no", RunAs::Deny, |r| {
+            r.operation = Some("database.*".into())
+        }),
+        route("no", RunAs::Deny, |r| {
+            r.path = Some("/api/2.0/database/**".into())
+        }),
+    ] {
+        let policy = compiled(&[deny, mint.clone()]);
+        let path = "/api/2.0/database/credentials";
+        let answer = ask(&policy, "app", Method::POST, path, instances.clone());
+        assert_eq!(answer, "route_denies");
+    }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::destination::{Destination, Upstream, Upstreams};
 use crate::domain::identity::Origin;
-use crate::domain::lint::warnings;
+use crate::domain::lint::{Surroundings, lint};
 
 /// `tools`, which is the app `tools-app`.
 pub(super) fn configured() -> Upstreams {
@@ -180,7 +180,12 @@ fn who_may_enter_an_app_need_not_hold_any_scope() {
 #[test]
 fn upstreams_without_routes_and_routes_without_upstreams_are_warned_of() {
     let told = |routes: &[RouteSource]| {
-        let found = warnings(&policy(routes), &configured());
+        let upstreams = configured();
+        let around = Surroundings {
+            upstreams: Some(&upstreams),
+            ..Surroundings::default()
+        };
+        let found = lint(&policy(routes), around);
         found.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let reached = on_resource("tools", RunAs::App, "app/tools-*");
