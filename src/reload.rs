@@ -87,24 +87,38 @@ impl Reloader {
             let changed = self.digest();
             let changed = changed.is_some_and(|digest| self.content.looked(digest, forced));
             if forced || changed {
-                self.watch_anew(self.reload().as_ref());
+                let before = self.pointed_to();
+                self.watch_anew(self.reload().as_ref(), before);
             }
         }
     }
 
     /// Of the files as they are now.
     fn digest(&self) -> Option<Digest> {
+        self.digest_with(self.bundle.as_ref())
+    }
+
+    fn digest_with(&self, bundle: Option<&Watched>) -> Option<Digest> {
         let text = std::fs::read(&self.file).ok()?;
-        let bundle = match &self.bundle {
+        let bundle = match bundle {
             Some(watched) => Some(watched.digest()?),
             None => None,
         };
         Some(file::content(&text, bundle))
     }
 
+    /// The files of the bundle that the file names now, and the digest with them.
+    fn pointed_to(&self) -> Option<(Watched, Option<Digest>)> {
+        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
+        let text = std::fs::read_to_string(&self.file).ok()?;
+        let watched = section::watched(&text, folder, &self.env)?;
+        let digest = self.digest_with(Some(&watched));
+        Some((watched, digest))
+    }
+
     /// A reload may have found another bundle or other includes. Where it was refused, what is mended there must be noticed
-    /// all the same.
-    fn watch_anew(&mut self, loaded: Option<&Config>) {
+    /// all the same: `before` is from before it, for somebody who sees the refusal may mend the file at once.
+    fn watch_anew(&mut self, loaded: Option<&Config>, before: Option<(Watched, Option<Digest>)>) {
         if let Some(config) = loaded {
             let watched = |bundle: &Loaded| bundle.watched.clone();
             self.bundle = config.bundle.as_ref().map(watched);
@@ -112,16 +126,11 @@ impl Reloader {
             self.content = Settling::new(config.digest);
             return;
         }
-        let folder = self.file.parent().unwrap_or_else(|| Path::new(""));
-        let text = std::fs::read_to_string(&self.file);
-        let found = text
-            .ok()
-            .and_then(|text| section::watched(&text, folder, &self.env));
-        if found.is_some() && found != self.bundle {
-            self.bundle = found;
-            self.content = self
-                .digest()
-                .map_or_else(|| Settling::new(self.content.known), Settling::new);
+        if let Some((found, digest)) = before
+            && self.bundle.as_ref() != Some(&found)
+        {
+            self.bundle = Some(found);
+            self.content = Settling::new(digest.unwrap_or(self.content.known));
         }
     }
 
