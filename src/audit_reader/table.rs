@@ -170,11 +170,11 @@ pub fn row(out: &mut dyn io::Write, entry: &Entry<'_>, color: bool) -> io::Resul
     }
 }
 
-/// Red for what was refused, yellow for what is wrong with the log itself or ended badly.
+/// Red for what was refused, yellow for what would have been, for what is wrong with the log itself, and for what ended badly.
 fn tint(entry: &Entry<'_>) -> Option<u8> {
     match (&*entry.event, entry.decision.as_deref(), entry.status) {
         ("denial" | "token_rejected" | "policy_refused", _, _) | (_, Some("deny"), _) => Some(31),
-        ("gap", _, _) | (_, _, Some(500..)) => Some(33),
+        ("gap", _, _) | (_, Some("would_deny"), _) | (_, _, Some(500..)) => Some(33),
         (_, _, _) => None,
     }
 }

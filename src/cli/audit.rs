@@ -94,7 +94,7 @@ pub struct Conditions {
     #[arg(long)]
     resource: Option<String>,
     /// allow or deny
-    #[arg(long, value_parser = ["allow", "deny"])]
+    #[arg(long, value_parser = ["allow", "deny", "would_deny"])]
     decision: Option<String>,
     /// The reason of a refusal
     #[arg(long)]

@@ -111,6 +111,9 @@ fn log() -> String {
             record.status = Some(200);
             chain.seal(&record, now, &mut out);
         }
+        let mut observed = most(event, "x");
+        observed.decision = Some(Decision::WouldDeny);
+        chain.seal(&observed, now, &mut out);
         for text in TEXTS {
             chain.seal(&most(event, text), now, &mut out);
         }

@@ -97,6 +97,7 @@ impl Line<'_> {
             None => (None, None, None),
             Some("allow") => (Some(1), Some("Allowed"), Some("Allowed")),
             Some("deny") => (Some(2), Some("Denied"), Some("Blocked")),
+            Some("would_deny") => (Some(3), Some("Observed"), Some("Logged")),
             Some(_) => (Some(0), Some("Unknown"), Some("Unknown")),
         };
         let unmapped = self.unmapped();
@@ -313,6 +314,10 @@ mod tests {
             );
         }
         assert_eq!(event.pointer("/http_request/http_method"), None);
+        let observed = String::from_utf8_lossy(line).replace("\"deny\"", "\"would_deny\"");
+        let event: Value =
+            serde_json::from_str(&super::event(observed.as_bytes()).unwrap()).unwrap();
+        assert_eq!(event.pointer("/action"), Some(&json!("Observed")));
         assert_eq!(super::event(b"{}"), None);
     }
 }
